@@ -1,0 +1,4 @@
+package secret
+
+// Buffer is a piece of locked memory.
+type Buffer struct{ b []byte }
