@@ -1,0 +1,79 @@
+package secret
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReadPipe reads a secret of exactly size bytes from a pipe, socket or file into
+// locked memory. It reads nothing beyond them. A deadline on the file holds.
+func ReadPipe(f *os.File, size int) (*Buffer, error) {
+	b, err := New(size)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.fill(f); err != nil {
+		b.Destroy()
+		return nil, fmt.Errorf("read secret: %w", err)
+	}
+	return b, nil
+}
+
+// WritePipe writes the whole secret to a pipe, socket or file. A deadline on the
+// file holds.
+func (b *Buffer) WritePipe(f *os.File) error {
+	p := b.Bytes()
+	if p == nil {
+		return fmt.Errorf("write secret: %w", ErrDestroyed)
+	}
+	conn, err := f.SyscallConn()
+	if err == nil {
+		err = transfer(conn.Write, unix.Write, p)
+	}
+	if err != nil {
+		return fmt.Errorf("write secret: %w", err)
+	}
+	return nil
+}
+
+func (b *Buffer) fill(f *os.File) error {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return transfer(conn.Read, unix.Read, b.Bytes())
+}
+
+// transfer moves the whole of p by raw system calls: os.File may not be used, its
+// readers and writers are free to copy. wait is a RawConn's Read or Write, which
+// calls again when the descriptor is ready.
+func transfer(wait func(func(fd uintptr) bool) error, call func(int, []byte) (int, error), p []byte) error {
+	var failure error
+	err := wait(func(fd uintptr) bool {
+		for len(p) > 0 {
+			n, err := call(int(fd), p)
+			switch {
+			case err == syscall.EINTR:
+				continue
+			case err == syscall.EAGAIN:
+				return false
+			case err != nil:
+				failure = err
+				return true
+			case n == 0:
+				failure = io.ErrUnexpectedEOF
+				return true
+			}
+			p = p[n:]
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return failure
+}
