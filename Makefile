@@ -1,0 +1,45 @@
+# Every task of the project. CI runs these targets and nothing else.
+GO       ?= go
+FUZZTIME ?= 60s
+export CGO_ENABLED ?= 0
+
+LINT        := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+VULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: help setup build test race lint fuzz e2e bench bench-cipher demo generate clean
+
+help: ## what each target does
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what the other targets need (Debian packages, Go modules)
+	@scripts/setup
+
+build: ## the program, as one static binary: bin/sealblk
+	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/sealblk ./cmd/sealblk
+
+test: setup ## unit and command tests, then the same under the race detector
+	$(GO) vet ./...
+	$(GO) test -count=1 ./...
+	CGO_ENABLED=1 $(GO) test -count=1 -race -short ./...
+
+lint: setup ## golangci-lint (rules of the architecture included) and known vulnerabilities
+	$(GO) run $(LINT) run ./...
+
+fuzz: ## every fuzz target for FUZZTIME (60s)
+	@scripts/fuzz $(FUZZTIME)
+
+e2e: setup build ## the program with real guests under QEMU
+	$(GO) test -count=1 -tags e2e -timeout 30m -v ./test/...
+
+bench: build ## data-path and cipher benchmarks
+	$(GO) test -run '^$$' -bench . -benchmem ./cipher/... ./blockdev/... ./vhost/...
+
+demo: setup build ## the main job, from an empty machine to an encrypted disk in a guest
+	$(GO) run -tags e2e ./test/demo -sealblk bin/sealblk
+
+generate: ## generated files; leaves no diff
+	$(GO) generate ./...
+
+clean: ## remove what was built (the cache of guest images stays)
+	rm -rf bin
