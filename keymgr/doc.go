@@ -12,6 +12,9 @@
 // A blob does not open under another context, so a wrapped key moved to another
 // disk is useless.
 //
+// A caller that knows URIs asks a [Set]: it routes each call to the KMS that the
+// URI's scheme names and retries what is worth it ([Retry]).
+//
 // One folder below this one holds each KMS; the embedded one, [sealblk/keymgr/local],
 // is the default and needs no set-up.
 package keymgr

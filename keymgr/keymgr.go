@@ -51,6 +51,10 @@ type KeyInfo struct {
 	PrimaryVersion string    `json:"primary_version"`
 	Versions       int       `json:"versions"`
 	Created        time.Time `json:"created"`
+	// Region is the region of a key of the embedded KMS.
+	Region string `json:"region,omitempty"`
+	// DeletionDate is set in the state PendingDeletion.
+	DeletionDate *time.Time `json:"deletion_date,omitempty"`
 }
 
 // KMS is one key management service, as the disk service uses it. A key argument

@@ -15,12 +15,13 @@ import (
 const patience = 2 * time.Second
 
 // Main runs the tests and exits: with the tests' status if they failed, with 1 if
-// they passed and left something behind, which it names on stderr.
-func Main(m *testing.M) {
-	os.Exit(run(m.Run, os.Stderr))
+// they passed and left something behind, which it names on stderr. Each of also
+// looks for one more kind of leftover, that package's own.
+func Main(m *testing.M, also ...func() error) {
+	os.Exit(run(m.Run, os.Stderr, also...))
 }
 
-func run(tests func() int, out io.Writer) int {
+func run(tests func() int, out io.Writer, also ...func() error) int {
 	wakePoller()
 	before := openFDs()
 	status := tests()
@@ -30,6 +31,12 @@ func run(tests func() int, out io.Writer) int {
 	if err := goleak.Find(); err != nil {
 		fmt.Fprintf(out, "leaktest: goroutines left: %v\n", err)
 		status = 1
+	}
+	for _, check := range also {
+		if err := check(); err != nil {
+			fmt.Fprintf(out, "leaktest: %v\n", err)
+			status = 1
+		}
 	}
 	if left := leftFDs(before, patience); len(left) > 0 {
 		for _, l := range left {

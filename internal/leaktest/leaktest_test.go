@@ -1,6 +1,7 @@
 package leaktest
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"testing"
@@ -97,5 +98,15 @@ func TestToolSkipsLocallyAndFailsInCI(t *testing.T) {
 		if v.skipped != c.skipped || v.failed != c.failed || (path != "") != (c.tool == "sh") {
 			t.Errorf("CI=%q %s: skipped %v, failed %v, path %q", c.ci, c.tool, v.skipped, v.failed, path)
 		}
+	}
+}
+
+func TestRunNamesOtherLeftovers(t *testing.T) {
+	var out strings.Builder
+	clean := func() error { return nil }
+	left := func() error { return errors.New("3 buffers left") }
+	status := run(func() int { return 0 }, &out, clean, left)
+	if status != 1 || out.String() != "leaktest: 3 buffers left\n" {
+		t.Fatalf("status %d, output %q", status, out.String())
 	}
 }

@@ -1,0 +1,168 @@
+package keymgr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+
+	"sealblk/keymgr/secret"
+)
+
+// Opener connects to a KMS. It runs when a key of that KMS is first used.
+type Opener func(ctx context.Context) (KMS, error)
+
+// Set is all the KMSs of a configuration as one: a [KMS] whose key arguments are
+// whole URIs. It opens a KMS at its first use, tries again what may be tried again,
+// and hands out no data key that [CheckDataKey] refuses.
+type Set struct {
+	retry   Retry
+	members map[string]*member
+}
+
+type member struct {
+	mu   sync.Mutex
+	open Opener
+	kms  KMS // nil until open succeeded
+}
+
+var _ KMS = (*Set)(nil)
+
+// NewSet makes a set of KMSs by the schemes of their URIs.
+func NewSet(retry Retry, openers map[string]Opener) *Set {
+	s := &Set{retry: retry, members: make(map[string]*member)}
+	for scheme, open := range openers {
+		s.members[scheme] = &member{open: open}
+	}
+	return s
+}
+
+// Close closes the KMSs that were opened, where they can be closed.
+func (s *Set) Close() error {
+	var errs []error
+	for _, m := range s.members {
+		m.mu.Lock()
+		if c, ok := m.kms.(io.Closer); ok {
+			errs = append(errs, c.Close())
+		}
+		m.kms = nil
+		m.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// GenerateDataKey makes a data key under the CMK that a URI names.
+func (s *Set) GenerateDataKey(ctx context.Context, uri string, ec Context) (dk *secret.Buffer, w WrappedKey, err error) {
+	err = s.call(ctx, uri, func(k KMS, u URI) error {
+		dk, w, err = k.GenerateDataKey(ctx, u.Key, ec)
+		return err
+	})
+	if err == nil {
+		dk, err = checked(dk)
+	}
+	if err != nil {
+		return nil, WrappedKey{}, err
+	}
+	return dk, w, nil
+}
+
+// GenerateDataKeyWithoutPlaintext makes a data key that the caller does not see.
+func (s *Set) GenerateDataKeyWithoutPlaintext(ctx context.Context, uri string, ec Context) (w WrappedKey, err error) {
+	err = s.call(ctx, uri, func(k KMS, u URI) error {
+		w, err = k.GenerateDataKeyWithoutPlaintext(ctx, u.Key, ec)
+		return err
+	})
+	return w, err
+}
+
+// Decrypt unwraps a data key at the KMS that its URI names.
+func (s *Set) Decrypt(ctx context.Context, w WrappedKey, ec Context) (dk *secret.Buffer, err error) {
+	err = s.call(ctx, w.URI, func(k KMS, _ URI) error {
+		dk, err = k.Decrypt(ctx, w, ec)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return checked(dk)
+}
+
+// ReEncrypt wraps a data key under another CMK of the same KMS.
+func (s *Set) ReEncrypt(ctx context.Context, w WrappedKey, ec Context, newURI string) (out WrappedKey, err error) {
+	to, err := ParseURI(newURI)
+	if err != nil {
+		return WrappedKey{}, err
+	}
+	err = s.call(ctx, w.URI, func(k KMS, from URI) error {
+		if from.Scheme != to.Scheme {
+			return &Error{
+				Code: CodeInvalid, Key: newURI,
+				Hint: "a wrapped key moves between keys of one KMS only, this one belongs to " + from.Scheme,
+				Err:  fmt.Errorf("re-encrypt under a key of another KMS: %w", ErrInvalid),
+			}
+		}
+		out, err = k.ReEncrypt(ctx, w, ec, to.Key)
+		return err
+	})
+	return out, err
+}
+
+// DescribeKey tells what is known of the key that a URI names.
+func (s *Set) DescribeKey(ctx context.Context, uri string) (info KeyInfo, err error) {
+	err = s.call(ctx, uri, func(k KMS, u URI) error {
+		info, err = k.DescribeKey(ctx, u.Key)
+		return err
+	})
+	return info, err
+}
+
+// call finds the KMS of a URI and calls it under the retry policy.
+func (s *Set) call(ctx context.Context, uri string, f func(KMS, URI) error) error {
+	u, err := ParseURI(uri)
+	if err != nil {
+		return err
+	}
+	m, ok := s.members[u.Scheme]
+	if !ok {
+		return &Error{
+			Code: CodeInvalid, Key: uri,
+			Hint: "known are: " + strings.Join(slices.Sorted(maps.Keys(s.members)), ", "),
+			Err:  fmt.Errorf("no KMS %q is configured: %w", u.Scheme, ErrInvalid),
+		}
+	}
+	return s.retry.Do(ctx, func() error {
+		k, err := m.get(ctx)
+		if err != nil {
+			return err
+		}
+		return f(k, u)
+	})
+}
+
+// get opens the KMS unless it is open. A failure is not remembered.
+func (m *member) get(ctx context.Context) (KMS, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.kms != nil {
+		return m.kms, nil
+	}
+	k, err := m.open(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open KMS: %w", err)
+	}
+	m.kms = k
+	return k, nil
+}
+
+// checked destroys a data key that is not fit for use.
+func checked(dk *secret.Buffer) (*secret.Buffer, error) {
+	if err := CheckDataKey(dk); err != nil {
+		dk.Destroy()
+		return nil, err
+	}
+	return dk, nil
+}
