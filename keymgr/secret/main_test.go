@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
+	"sealblk/internal/leaktest"
 )
 
 // TestMain runs the tests, or, in a subprocess that a test started, one scenario.
@@ -19,19 +19,14 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(noBuffersLeft{m})
+	leaktest.Main(m, noBuffersLeft)
 }
 
-// noBuffersLeft fails a run that leaves locked memory behind.
-type noBuffersLeft struct{ m *testing.M }
-
-func (t noBuffersLeft) Run() int {
-	code := t.m.Run()
+func noBuffersLeft() error {
 	if n, size := Live(); n != 0 || size != 0 {
-		fmt.Printf("%d buffers with %d bytes were not destroyed\n", n, size)
-		return 1
+		return fmt.Errorf("%d buffers with %d bytes were not destroyed", n, size)
 	}
-	return code
+	return nil
 }
 
 // backings are the kinds of memory that this host has.
