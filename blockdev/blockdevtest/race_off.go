@@ -1,0 +1,5 @@
+//go:build !race
+
+package blockdevtest
+
+const raceEnabled = false
