@@ -1,0 +1,19 @@
+package cipher
+
+// scrubDepth is more stack than the generic engine needs below its entry points.
+const scrubDepth = 4096
+
+// scrubStack overwrites the stack below its caller, where functions that the
+// caller called have left key material. Called before them as well, it makes the
+// stack grow at once, so that no copy of it is given back in between.
+//
+//go:noinline
+func scrubStack() {
+	var pad [scrubDepth]byte
+	wipe(pad[:])
+}
+
+// wipe is not inlined, so that the compiler cannot tell that nobody reads p.
+//
+//go:noinline
+func wipe(p []byte) { clear(p) }

@@ -1,0 +1,13 @@
+package cipher
+
+func engines() []engine { return []engine{engineGeneric} }
+
+func expand(_ engine, s *state, key *[KeySize]byte) { expandGeneric(s, key) }
+
+func encryptUnits(_ engine, s *state, dst, src *byte, units, unitSize, lo, hi uint64) {
+	encryptGeneric(s, dst, src, units, unitSize, lo, hi)
+}
+
+func decryptUnits(_ engine, s *state, dst, src *byte, units, unitSize, lo, hi uint64) {
+	decryptGeneric(s, dst, src, units, unitSize, lo, hi)
+}
