@@ -83,6 +83,10 @@ func (c *Conn) SetReadDeadline(t time.Time) error { return c.t.SetReadDeadline(t
 // SetWriteDeadline is SetDeadline for writes alone.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.t.SetWriteDeadline(t) }
 
+// SyscallConn gives access to the descriptor, to wait on it or to ask who is at
+// the other end.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return c.t.SyscallConn() }
+
 // Close closes the descriptor. Reads and writes under way end with an error.
 func (c *Conn) Close() error { return c.t.Close() }
 
