@@ -1,0 +1,89 @@
+package bounce
+
+import "sealblk/blockdev"
+
+// stack holds the indices of what is free; the last one that came back is hot.
+type stack []int32
+
+func (s *stack) push(i int32) { *s = append(*s, i) }
+
+func (s *stack) pop() (int32, bool) {
+	n := len(*s)
+	if n == 0 {
+		return 0, false
+	}
+	i := (*s)[n-1]
+	*s = (*s)[:n-1]
+	return i, true
+}
+
+// newStack holds first to first+n-1; the first comes out first.
+func newStack(first, n int) stack {
+	s := make(stack, n)
+	for i := range s {
+		s[i] = int32(first + n - 1 - i)
+	}
+	return s
+}
+
+// line is a first-in first-out ring of indices, with room for all there are.
+type line struct {
+	ring      []int32
+	head, len int
+}
+
+func (l *line) push(i int32) {
+	l.ring[(l.head+l.len)%len(l.ring)] = i
+	l.len++
+}
+
+func (l *line) first() int32 { return l.ring[l.head] }
+
+func (l *line) drop() {
+	l.head = (l.head + 1) % len(l.ring)
+	l.len--
+}
+
+// chunk is a piece of bounce memory and the request that moves it.
+type chunk struct {
+	req    blockdev.Request
+	iov    [1][]byte
+	mem    []byte
+	home   *stack
+	parent int32
+	at     cursor // in the parent's buffers, for a read
+}
+
+// parent is a request of the submitter that is in flight.
+type parent struct {
+	req  *blockdev.Request
+	own  blockdev.Request // what is below, for a request without chunks
+	next int64            // bytes for which chunks were taken
+	at   cursor           // the place of next in the buffers
+	out  int              // chunks below
+	err  error            // of the first chunk that failed
+	// waits: it is in the line for chunks.
+	waits bool
+}
+
+// left is the number of bytes for which there is no chunk yet.
+func (p *parent) left() int64 { return p.req.Length - p.next }
+
+// newChunks cuts the arena into the small chunks and then the large ones.
+func (q *queue) newChunks(depth int, cfg *Config) {
+	q.chunks = make([]chunk, depth+cfg.LargeChunks)
+	q.small, q.large = newStack(0, depth), newStack(depth, cfg.LargeChunks)
+	mem := q.mem
+	for i := range q.chunks {
+		c := &q.chunks[i]
+		size := cfg.SmallChunk
+		c.home = &q.small
+		if i >= depth {
+			size = cfg.LargeChunk
+			c.home = &q.large
+		}
+		c.mem, mem = mem[:size:size], mem[size:]
+		c.req.Buffers = c.iov[:]
+		c.req.Tag = uint64(i)
+	}
+}

@@ -1,0 +1,137 @@
+package bounce
+
+import (
+	"errors"
+
+	"sealblk/blockdev"
+	"sealblk/blockdev/internal/ready"
+)
+
+// burst is how many requests go to or come from the lower queue in one call.
+const burst = 64
+
+// ownTag marks a parent's own request below; the rest of the tag is its slot. The
+// tag of a chunk's request is the index of the chunk.
+const ownTag = 1 << 63
+
+// queue splits requests in chunks.
+//
+//	           Submit                     room                    all parts are back
+//	submitter ───────▶ refused ──────────────────────────────────▶ done ──▶ Poll
+//	                   whole (own request below) ─────────────────▶ done
+//	                   parts ──▶ waits (line) ──▶ chunks below ───▶ done
+//	                     └───────── room ────────▶
+type queue struct {
+	dev       *Device
+	lower     blockdev.Queue
+	transform Transform
+	unit      int
+	smallSize int64
+
+	mem    arena
+	chunks []chunk
+	small  stack // free chunks
+	large  stack
+
+	parents []parent
+	slots   stack // free parents
+	waiting line  // parents that need a chunk
+
+	batch []*blockdev.Request // on the way to the lower queue
+	came  []*blockdev.Request // on the way from it
+	sent  bool                // the lower queue has requests that were not pushed
+	done  ready.List
+}
+
+func newQueue(d *Device, lower blockdev.Queue, mem arena, depth int) *queue {
+	q := &queue{
+		dev:       d,
+		lower:     lower,
+		transform: d.cfg.Transform,
+		unit:      d.cfg.Unit,
+		smallSize: int64(d.cfg.SmallChunk),
+		mem:       mem,
+		parents:   make([]parent, depth),
+		slots:     newStack(0, depth),
+		waiting:   line{ring: make([]int32, depth)},
+		batch:     make([]*blockdev.Request, 0, burst),
+		came:      make([]*blockdev.Request, burst),
+		done:      ready.New(depth),
+	}
+	q.newChunks(depth, &d.cfg)
+	return q
+}
+
+// Submit takes requests and starts as much of them as there are chunks for.
+func (q *queue) Submit(reqs ...*blockdev.Request) {
+	info := q.dev.Info()
+	for _, r := range reqs {
+		if err := r.Check(&info); err != nil {
+			q.done.Push(r, err)
+			continue
+		}
+		q.start(r)
+	}
+	q.send()
+}
+
+// Push hands what was submitted to the lower queue's kernel side.
+func (q *queue) Push() {
+	q.sent = false
+	q.lower.Push()
+}
+
+// Poll takes what came back from below, goes on with the requests that wait for
+// chunks, and stores what is complete.
+func (q *queue) Poll(done []*blockdev.Request) int {
+	for len(done) > 0 {
+		n := q.lower.Poll(q.came)
+		for _, r := range q.came[:n] {
+			q.returned(r)
+		}
+		q.resume()
+		q.send()
+		if q.sent {
+			q.Push()
+		}
+		// With nothing to give and something moved, what was just started may be
+		// complete already.
+		if n == 0 || q.done.Len() > 0 {
+			break
+		}
+	}
+	return q.done.Pop(done)
+}
+
+// WaitFD is that of the lower queue.
+func (q *queue) WaitFD() int { return q.lower.WaitFD() }
+
+// Close closes the lower queue and frees the bounce memory.
+func (q *queue) Close() error {
+	return errors.Join(q.lower.Close(), q.mem.free())
+}
+
+// below puts a request on its way to the lower queue.
+func (q *queue) below(r *blockdev.Request) {
+	if len(q.batch) == cap(q.batch) {
+		q.send()
+	}
+	q.batch = append(q.batch, r)
+}
+
+func (q *queue) send() {
+	if len(q.batch) > 0 {
+		q.lower.Submit(q.batch...)
+		q.batch = q.batch[:0]
+		q.sent = true
+	}
+}
+
+// finish completes a parent.
+func (q *queue) finish(slot int32, err error) {
+	p := &q.parents[slot]
+	r := p.req
+	*p = parent{}
+	q.slots.push(slot)
+	q.done.Push(r, err)
+}
