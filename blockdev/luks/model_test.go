@@ -1,0 +1,135 @@
+package luks
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestModel runs random updates, damages, lost power and foreign writers against
+// what the header should say.
+func TestModel(t *testing.T) {
+	start := headOf(t, testParams(), testKey(1))
+	rapid.Check(t, func(t *rapid.T) {
+		m := &model{f: start.head(), tok: testToken(), seqid: 1, foreign: map[string]string{}}
+		t.Repeat(map[string]func(*rapid.T){
+			"":       m.check,
+			"token":  m.setToken,
+			"resize": m.resize,
+			"damage": m.damage,
+			"mend":   m.mend,
+			"other":  m.otherWriter,
+			"cut":    m.powerCut,
+		})
+	})
+}
+
+type model struct {
+	f       *memFile
+	tok     Token
+	seqid   uint64
+	foreign map[string]string
+	bad     bool // one copy is bad
+}
+
+func (m *model) open(t *rapid.T) *Header {
+	h, err := Open(m.f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (m *model) check(t *rapid.T) {
+	h := m.open(t)
+	tok, err := h.Token()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, _ := h.Size(); n != m.tok.Disk.Size || tok.Disk != m.tok.Disk || tok.KeyVersion != m.tok.KeyVersion {
+		t.Fatalf("header says %+v and size %d, want %+v", tok, n, m.tok)
+	}
+	if h.Seqid() != m.seqid || (h.Warnings() != nil) != m.bad {
+		t.Fatalf("seqid %d, want %d; warnings %q, want some: %v", h.Seqid(), m.seqid, h.Warnings(), m.bad)
+	}
+	tokens, _ := h.doc.section("tokens")
+	for id, want := range m.foreign {
+		if got, _ := tokens.get(id); string(got) != want {
+			t.Fatalf("foreign token %s is %q, want %q", id, got, want)
+		}
+	}
+}
+
+func (m *model) update(t *rapid.T, change func(*Header) error) {
+	if err := Update(m.f, m.open(t), change); err != nil {
+		t.Fatal(err)
+	}
+	m.seqid++
+	m.bad = false
+}
+
+func (m *model) setToken(t *rapid.T) {
+	m.tok.KeyVersion = rapid.StringMatching(`[0-9a-zé<]{0,20}`).Draw(t, "version")
+	m.update(t, func(h *Header) error { return h.SetToken(m.tok) })
+}
+
+func (m *model) resize(t *rapid.T) {
+	m.tok.Disk.Size = rapid.Int64Range(1, 1<<40).Draw(t, "sectors") * 512
+	m.update(t, func(h *Header) error { return h.Resize(m.tok.Disk.Size) })
+}
+
+func (m *model) mend(t *rapid.T) { m.update(t, nil) }
+
+func (m *model) damage(t *rapid.T) {
+	if m.bad {
+		t.Skip("the other copy is bad already")
+	}
+	m.f.b[rapid.IntRange(0, 2*defaultHdrSize-1).Draw(t, "byte")] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
+	m.bad = true
+}
+
+func (m *model) otherWriter(t *rapid.T) {
+	id := fmt.Sprint(rapid.IntRange(1, 5).Draw(t, "id"))
+	value := fmt.Sprintf(`{ "type" : "x", "keyslots":[], "n": %d.0 }`, rapid.IntRange(0, 99).Draw(t, "n"))
+	m.foreign[id] = value
+	m.update(t, func(h *Header) error {
+		tokens, err := h.doc.section("tokens")
+		h.doc = h.doc.with("tokens", tokens.with(id, []byte(value)).encode())
+		return err
+	})
+}
+
+// powerCut stops an update of the token after some sectors of its writes.
+func (m *model) powerCut(t *rapid.T) {
+	before := slices.Clone(m.f.b)
+	m.f.events = nil
+	tok := m.tok
+	tok.KeyVersion = rapid.StringMatching(`[A-Z]{0,20}`).Draw(t, "version")
+	if err := Update(m.f, m.open(t), func(h *Header) error { return h.SetToken(tok) }); err != nil {
+		t.Fatal(err)
+	}
+	first, second := sectors(m.f.events[0]), sectors(m.f.events[2])
+	m.f.b = before
+	done := rapid.Bool().Draw(t, "first copy done")
+	torn := first
+	if done {
+		for _, s := range first {
+			m.f.b = apply(m.f.b, s.off, s.data)
+		}
+		torn = second
+	}
+	for _, s := range torn {
+		if rapid.Bool().Draw(t, "sector") {
+			m.f.b = apply(m.f.b, s.off, s.data)
+		}
+	}
+	h := m.open(t)
+	if now := h.Seqid(); now == m.seqid+1 {
+		m.seqid, m.tok = now, tok
+	} else if done {
+		t.Fatal("the first copy was durable and is not used")
+	}
+	m.bad = h.Warnings() != nil
+}
