@@ -7,7 +7,8 @@ import (
 )
 
 // File is where a header lies: a regular file, a block device, a remote disk.
-// [os.File] is one.
+// [os.File] is one,
+// opened without O_DIRECT: buffers are not aligned in memory.
 type File interface {
 	io.ReaderAt
 	io.WriterAt

@@ -2,6 +2,7 @@ package luks
 
 import (
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"strconv"
 )
@@ -184,7 +185,7 @@ func (h *Header) putToken(t *Token) error {
 		return damaged(err)
 	}
 	id, err := h.tokenID()
-	if err == ErrNoToken {
+	if errors.Is(err, ErrNoToken) {
 		id, err = freeTokenID(tokens)
 	}
 	if err != nil {
@@ -230,7 +231,8 @@ func (h *Header) Resize(size int64) error {
 		return fmt.Errorf("%w: size %d is not a multiple of the sector size %d", ErrInvalid, size, h.meta.sectorSize)
 	}
 	t, err := h.Token()
-	if err != nil && err != ErrNoToken {
+	none := errors.Is(err, ErrNoToken)
+	if err != nil && !none {
 		return err
 	}
 	segments, serr := h.doc.section("segments")
@@ -246,7 +248,7 @@ func (h *Header) Resize(size int64) error {
 	meta := *h.meta
 	meta.size = size
 	h.meta = &meta
-	if err == ErrNoToken {
+	if none {
 		return nil
 	}
 	t.Disk.Size = size

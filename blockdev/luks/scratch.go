@@ -10,8 +10,8 @@ import (
 // core dumps.
 type scratch []byte
 
-// madvDontDump is missing in package syscall on some architectures; the number is
-// the same on all that Linux runs on.
+// madvDontDump is the kernel's MADV_DONTDUMP, which package syscall does not have. It
+// is the same on every architecture that Go runs on.
 const madvDontDump = 16
 
 func newScratch() (scratch, error) {
