@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -414,4 +415,51 @@ func lengths(pieces [][]byte) []int {
 		n = append(n, len(p))
 	}
 	return n
+}
+
+func TestTruncatedFileFaultsAndDetachEndsThat(t *testing.T) {
+	fd := memfd(t, 4*page)
+	table, err := New([]Region{{GuestAddr: 0, Size: 4 * page, UserAddr: 1 << 32}}, []int{fd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	b, err := table.TranslateUser(1<<32, 4*page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Ftruncate(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	addr := faultAddr(t, b)
+	if !table.Contains(addr) {
+		t.Fatalf("fault at %#x is not in the table", addr)
+	}
+	if err := table.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	b[page] = 1
+	if b[page] != 1 || b[0] != 0 {
+		t.Fatal("the memory behind a detached mapping does not work")
+	}
+}
+
+func faultAddr(t *testing.T, b []byte) (addr uintptr) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		fault, ok := recover().(interface{ Addr() uintptr })
+		if !ok {
+			t.Fatal("no fault")
+		}
+		addr = fault.Addr()
+	}()
+	b[page]++
+	return 0
+}
+
+func TestContains(t *testing.T) {
+	table := mustNew(t, Region{GuestAddr: 0, Size: page, UserAddr: 1 << 32})
+	if table.Contains(0) || table.Contains(1<<32) || (*Table)(nil).Contains(1) {
+		t.Fatal("an address of nobody is in the table")
+	}
 }
