@@ -1,0 +1,60 @@
+package vhost
+
+import "sealblk/vhost/virtqueue"
+
+// Device is a virtio device: what a session serves. Its methods may be called from
+// any goroutine.
+type Device interface {
+	// Features are the virtio feature bits that it offers, as a mask: its own and
+	// those of the ring. The session adds and handles those of vhost-user.
+	Features() uint64
+	// NumQueues is the number of virtqueues, 1 to 256.
+	NumQueues() int
+	// MaxQueueSize is the largest size of a virtqueue, a power of two.
+	MaxQueueSize() int
+	// ReadConfig copies the configuration space from offset on to p. What lies
+	// beyond its end is zero.
+	ReadConfig(p []byte, offset int)
+	// WriteConfig stores p in the configuration space, or refuses it as a whole.
+	WriteConfig(p []byte, offset int) error
+	// OpenQueue makes the device's side of a virtqueue that starts.
+	OpenQueue(QueueConfig) (Queue, error)
+}
+
+// QueueConfig describes a virtqueue that starts.
+type QueueConfig struct {
+	Index int
+	// Size is the number of requests that may be in flight.
+	Size int
+	// Features are what the driver accepted.
+	Features uint64
+}
+
+// Request is a slot: a descriptor chain on its way through a device.
+type Request struct {
+	virtqueue.Chain
+	// Slot numbers the slots of a queue from 0 to Size-1, for the device to keep its
+	// own state beside.
+	Slot int
+	// Written is the number of bytes written to the chain. The device sets it.
+	Written uint32
+}
+
+// Queue is the device's side of one virtqueue. OpenQueue and all its methods are
+// called by one goroutine that is locked to its thread. They do not allocate once
+// they are warm.
+type Queue interface {
+	// Submit takes over a request until Poll returns it. A request that the device
+	// refuses but can answer is returned with that answer. An error means that no
+	// answer fits in the chain: it is not taken, and the ring is broken.
+	Submit(*Request) error
+	// Push starts what was submitted.
+	Push()
+	// Poll stores completed requests in done and returns how many; it does not wait.
+	Poll(done []*Request) int
+	// WaitFD polls readable when Poll may have work; -1 if nothing is in flight
+	// after Push.
+	WaitFD() int
+	// Close frees the queue. No request is in flight.
+	Close() error
+}

@@ -1,0 +1,42 @@
+// Package vhost is a vhost-user back-end: it serves a virtio device to a front-end,
+// most often QEMU, that shares its guest's memory with us.
+//
+// [Serve] accepts one front-end at a time on a unix socket; [ServeConn] serves one
+// that is connected already. What the device does with a request is the affair of
+// a [Device]; this package knows none.
+//
+// # Threading
+//
+// A session is one goroutine. It owns all its state, and sleeps in one place for
+// messages, for the first kick of rings that have not started, and for workers
+// that failed. Each ring that is started and enabled has a worker: a goroutine
+// that is locked to its thread and owns the ring, the device's queue and the
+// request slots. It takes no lock and allocates nothing for a request. The session
+// changes a running worker only by handing it a function, which the worker runs
+// between two requests.
+//
+// # Life of the shared things
+//
+// Guest memory and the descriptors of a ring belong to the session. Memory is
+// unmapped only when no request is in flight that could touch it: the workers are
+// stopped, which drains them, before a region goes. A new region needs no pause.
+//
+// # Failure
+//
+// A request that cannot be carried out is answered with a non-zero status if the
+// front-end asked for an answer, and the session goes on. Without that wish there
+// is no way to tell it, and a message that breaks the protocol leaves nothing to
+// go on with: both end the session with an error. A malformed ring is broken: its
+// requests in flight complete, its error descriptor is signalled, it takes nothing
+// more until it is stopped and set up again, and the session lives.
+//
+// At the end of a session, whatever ended it, requests in flight are completed,
+// memory is unmapped, and every descriptor that was received is closed.
+//
+// A front-end can truncate the file behind its memory at any time. A worker that
+// runs into that ends the session with [ErrMemoryFault]. If after that a request
+// cannot be accounted for, the memory stays mapped and [Serve] ends too, with
+// [ErrAbandoned]: the process should exit.
+//
+// Sources: vhost-user protocol (QEMU docs/interop/vhost-user.rst); VIRTIO 1.3.
+package vhost

@@ -1,0 +1,280 @@
+package vhost
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sealblk/internal/eventfd"
+	"sealblk/vhost/memory"
+	"sealblk/vhost/virtqueue"
+)
+
+const (
+	// typicalPieces is the room for pieces of guest memory that a slot starts with:
+	// header, status and the 126 segments that a driver keeps to by itself.
+	typicalPieces = 128
+	// completionBatch is how many completions are polled at once.
+	completionBatch = 64
+	// A ring without a kick descriptor is looked at again after a pause that
+	// doubles between these bounds while nothing comes.
+	minPause = 20 * time.Microsecond
+	maxPause = time.Millisecond
+)
+
+// workerConfig is what a worker is born with.
+type workerConfig struct {
+	ring    virtqueue.Config
+	queue   QueueConfig
+	table   *memory.Table
+	device  Device
+	kick    *notifier
+	call    *notifier
+	err     *notifier
+	log     *slog.Logger
+	onFault func(error) // called on the worker's goroutine
+}
+
+// worker serves one ring. Everything in it but control, calls and exited belongs
+// to its goroutine.
+type worker struct {
+	workerConfig
+
+	ring     *virtqueue.Queue
+	dev      Queue
+	free     []*Request
+	done     [completionBatch]*Request
+	inFlight int
+	stopping bool
+	broken   bool
+	// abandoned: not all requests in flight could be accounted for.
+	abandoned bool
+	next      uint16 // where the ring goes on
+
+	polls   [3]unix.PollFd
+	pause   time.Duration
+	kickBuf [64]byte
+
+	control *eventfd.FD
+	calls   chan func()
+	exited  chan struct{}
+}
+
+// startWorker returns when the worker runs or has failed to.
+func startWorker(cfg workerConfig) (*worker, error) {
+	control, err := eventfd.New()
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{workerConfig: cfg, control: control, calls: make(chan func(), 1), exited: make(chan struct{})}
+	ready := make(chan error)
+	go w.main(ready)
+	if err := <-ready; err != nil {
+		<-w.exited
+		return nil, joinClose(err, control)
+	}
+	return w, nil
+}
+
+// do runs f on the worker's goroutine, between two requests. Requests in flight
+// go on.
+func (w *worker) do(f func()) {
+	done := make(chan struct{})
+	w.calls <- func() { f(); close(done) }
+	w.control.Signal()
+	<-done
+}
+
+// stop takes no more requests, waits until those in flight are completed and
+// published, and ends the worker. It returns the next avail index.
+func (w *worker) stop() (next uint16, err error) {
+	w.do(func() { w.stopping = true })
+	<-w.exited
+	err = w.control.Close()
+	if w.abandoned {
+		err = ErrAbandoned
+	}
+	return w.next, err
+}
+
+func (w *worker) main(ready chan<- error) {
+	defer close(w.exited)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	debug.SetPanicOnFault(true)
+	var err error
+	if fault := w.guard(func() { err = w.open() }); fault != nil {
+		err = fault
+	}
+	ready <- err
+	if err != nil {
+		return
+	}
+	if fault := w.guard(w.serve); fault != nil {
+		w.survive(fault)
+	}
+	w.close()
+}
+
+func (w *worker) open() error {
+	ring, err := virtqueue.New(w.workerConfig.ring, w.table)
+	if err != nil {
+		return err
+	}
+	owed := ring.NotifyAtStart()
+	dev, err := w.device.OpenQueue(w.queue)
+	if err != nil {
+		return fmt.Errorf("open queue of the device: %w", err)
+	}
+	w.ring, w.dev, w.next, w.pause = ring, dev, ring.NextAvail(), minPause
+	requests := make([]Request, w.queue.Size)
+	w.free = make([]*Request, w.queue.Size)
+	for i := range requests {
+		requests[i] = Request{Chain: *virtqueue.NewChain(typicalPieces), Slot: i}
+		w.free[len(w.free)-1-i] = &requests[i]
+	}
+	if owed {
+		w.call.signal()
+	}
+	return nil
+}
+
+func (w *worker) close() {
+	if w.abandoned {
+		return // the device may still use the queue
+	}
+	if err := w.dev.Close(); err != nil {
+		w.log.Warn("closing the queue of the device failed", "err", err)
+	}
+}
+
+// serve is the worker's loop. It ends when it is told to stop and nothing is in
+// flight.
+func (w *worker) serve() {
+	for {
+		w.obey()
+		if w.stopping && w.inFlight == 0 {
+			return
+		}
+		if w.take()+w.complete() == 0 {
+			w.sleep()
+		}
+	}
+}
+
+// obey runs what the session asked for.
+func (w *worker) obey() {
+	select {
+	case f := <-w.calls:
+		f()
+	default:
+	}
+}
+
+// take is the only place where requests leave the avail ring.
+func (w *worker) take() (n int) {
+	for w.taking() && len(w.free) > 0 {
+		r := w.free[len(w.free)-1]
+		ok, err := w.ring.Pop(&r.Chain)
+		if err == nil && ok {
+			err = w.dev.Submit(r)
+		}
+		if err != nil {
+			w.breakRing(err)
+			break
+		}
+		if !ok {
+			break
+		}
+		w.next = w.ring.NextAvail()
+		w.free = w.free[:len(w.free)-1]
+		w.inFlight++
+		n++
+	}
+	if n > 0 {
+		w.dev.Push()
+	}
+	return n
+}
+
+// complete is the only place where requests enter the used ring.
+func (w *worker) complete() (n int) {
+	for {
+		k := w.dev.Poll(w.done[:])
+		if k == 0 {
+			break
+		}
+		for _, r := range w.done[:k] {
+			w.ring.PushUsed(r.Head, r.Written)
+			w.free = append(w.free, r)
+		}
+		w.inFlight -= k
+		n += k
+	}
+	if n > 0 && w.ring.Publish() {
+		w.call.signal()
+	}
+	return n
+}
+
+func (w *worker) taking() bool { return !w.stopping && !w.broken }
+
+// breakRing ends the taking of requests from a ring that makes no sense.
+func (w *worker) breakRing(err error) {
+	w.broken = true
+	w.err.signal()
+	w.log.Warn("ring is broken", "err", err)
+}
+
+// sleep waits for whatever comes next, unless a request came in before the driver
+// knew that we want a kick for it.
+func (w *worker) sleep() {
+	if !w.taking() {
+		w.wait(nil)
+		return
+	}
+	pending, err := w.ring.EnableKicks()
+	if err != nil {
+		w.breakRing(err)
+		return
+	}
+	if !pending || len(w.free) == 0 {
+		w.wait(w.kick)
+	}
+	w.ring.DisableKicks()
+}
+
+// wait is the only place where the worker sleeps.
+func (w *worker) wait(kick *notifier) {
+	w.polls = [3]unix.PollFd{
+		{Fd: int32(w.control.FD()), Events: unix.POLLIN},
+		{Fd: int32(w.dev.WaitFD()), Events: unix.POLLIN},
+		{Fd: kick.waitFD(), Events: unix.POLLIN},
+	}
+	var timeout *unix.Timespec
+	if w.taking() && w.kick == nil {
+		t := unix.NsecToTimespec(int64(w.pause))
+		timeout, w.pause = &t, min(2*w.pause, maxPause)
+	}
+	n, err := unix.Ppoll(w.polls[:], timeout, nil)
+	if err != nil || n == 0 {
+		return // EINTR, or time to look at the ring
+	}
+	w.pause = minPause
+	if w.polls[0].Revents != 0 {
+		w.control.Clear()
+	}
+	if w.polls[2].Revents != 0 && !kick.clear(w.kickBuf[:]) {
+		w.kick = &notifier{fd: -1} // closed by the front-end: nothing will come
+	}
+}
+
+// setMemory runs on the worker's goroutine.
+func (w *worker) setMemory(t *memory.Table) {
+	w.table = t
+	w.ring.SetMemory(t)
+}
