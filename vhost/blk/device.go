@@ -1,0 +1,143 @@
+package blk
+
+import (
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"math/bits"
+	"sync/atomic"
+
+	"sealblk/blockdev"
+	"sealblk/vhost"
+	"sealblk/vhost/virtqueue"
+)
+
+const (
+	// MaxQueues is the largest Options.NumQueues.
+	MaxQueues = 16
+
+	defaultQueueSize = 1024
+	// segMax is how many pieces the data of a request may have, by what is
+	// announced: the most that fit a queue of 128 with header and status.
+	segMax = 126
+)
+
+// Options of a Device. The zero Options are a writable disk with one queue.
+type Options struct {
+	// Serial is what GET_ID answers, up to 20 bytes.
+	Serial string
+	// NumQueues is 1 to MaxQueues; 0 is 1.
+	NumQueues int
+	// MaxQueueSize is a power of two, at least 4; 0 is 1024.
+	MaxQueueSize int
+	// ReadOnly makes a read-only disk also of a writable device.
+	ReadOnly bool
+	// Logger takes a line for the first request of a queue that the block device
+	// fails; the rest is counted. Nil is slog.Default().
+	Logger *slog.Logger
+}
+
+func (o *Options) complete() error {
+	if o.NumQueues == 0 {
+		o.NumQueues = 1
+	}
+	if o.MaxQueueSize == 0 {
+		o.MaxQueueSize = defaultQueueSize
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	switch {
+	case o.NumQueues < 1 || o.NumQueues > MaxQueues:
+		return fmt.Errorf("%d queues, not 1 to %d: %w", o.NumQueues, MaxQueues, ErrOptions)
+	case o.MaxQueueSize < 4 || !virtqueue.ValidSize(o.MaxQueueSize):
+		return fmt.Errorf("queue size %d, not a power of two from 4 to %d: %w", o.MaxQueueSize, virtqueue.MaxSize, ErrOptions)
+	case len(o.Serial) > idSize:
+		return fmt.Errorf("serial of %d bytes, more than %d: %w", len(o.Serial), idSize, ErrOptions)
+	}
+	return nil
+}
+
+// Device is a virtio block device.
+type Device struct {
+	dev      blockdev.Device
+	opts     Options
+	readOnly bool
+	id       [idSize]byte
+	// writeback is the write cache field, on at the start.
+	writeback atomic.Bool
+	counters  []counters // by queue
+}
+
+var _ vhost.Device = (*Device)(nil)
+
+// New makes a virtio block device of dev, which stays the caller's and must be open
+// while the Device is served.
+func New(dev blockdev.Device, o Options) (*Device, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	d := &Device{dev: dev, opts: o, readOnly: o.ReadOnly || dev.Info().ReadOnly, counters: make([]counters, o.NumQueues)}
+	copy(d.id[:], o.Serial)
+	d.writeback.Store(true)
+	return d, nil
+}
+
+// Features are the features that it offers.
+func (d *Device) Features() uint64 {
+	f := uint64(1)<<virtqueue.FeatureVersion1 | 1<<virtqueue.FeatureIndirectDesc | 1<<virtqueue.FeatureEventIdx |
+		1<<featureSegMax | 1<<featureBlkSize | 1<<featureFlush | 1<<featureTopology | 1<<featureConfigWCE | 1<<featureMQ
+	if d.readOnly {
+		f |= 1 << featureReadOnly
+	}
+	return f
+}
+
+// NumQueues is Options.NumQueues.
+func (d *Device) NumQueues() int { return d.opts.NumQueues }
+
+// MaxQueueSize is Options.MaxQueueSize.
+func (d *Device) MaxQueueSize() int { return d.opts.MaxQueueSize }
+
+// ReadConfig copies the configuration space.
+func (d *Device) ReadConfig(p []byte, offset int) {
+	clear(p)
+	config := d.config()
+	if offset < len(config) {
+		copy(p, config[offset:])
+	}
+}
+
+func (d *Device) config() (c [configSize]byte) {
+	info := d.dev.Info()
+	le := binary.LittleEndian
+	blocks := info.PhysicalBlockSize / info.LogicalBlockSize
+	le.PutUint64(c[configCapacity:], uint64(info.Capacity)>>sectorShift)
+	le.PutUint32(c[configSegMax:], uint32(min(segMax, d.opts.MaxQueueSize-2)))
+	le.PutUint32(c[configBlkSize:], uint32(info.LogicalBlockSize))
+	c[configPhysicalExp] = uint8(bits.Len(uint(blocks)) - 1)
+	le.PutUint16(c[configMinIO:], uint16(blocks))
+	if d.writeback.Load() {
+		c[configWriteback] = 1
+	}
+	le.PutUint16(c[configNumQueues:], uint16(d.opts.NumQueues))
+	return c
+}
+
+// WriteConfig changes the write cache field; no other is writable.
+func (d *Device) WriteConfig(p []byte, offset int) error {
+	if offset != configWriteback || len(p) != 1 || p[0] > 1 {
+		return fmt.Errorf("write %d bytes at %d: %w", len(p), offset, ErrConfig)
+	}
+	d.writeback.Store(p[0] == 1)
+	return nil
+}
+
+// OpenQueue opens a queue of the block device.
+func (d *Device) OpenQueue(c vhost.QueueConfig) (vhost.Queue, error) {
+	bq, err := d.dev.OpenQueue(blockdev.QueueConfig{Depth: c.Size})
+	if err != nil {
+		return nil, err
+	}
+	return newQueue(d, bq, c), nil
+}
