@@ -1,0 +1,121 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"sealblk/blockdev"
+	"sealblk/internal/uring"
+)
+
+// backing is the device itself, whose memory has to be aligned for direct I/O.
+type backing struct {
+	file   *os.File
+	fd     int
+	offset int64 // of the data, in the file
+	unit   int64 // the logical block size
+	info   blockdev.Info
+	locked bool
+
+	align      alignment
+	directText string
+	engine     Engine
+	engineText string
+	// ringEntries bounds the size of a ring.
+	ringEntries int
+
+	// noZeroRange: ZERO_RANGE was refused, so zeros are written.
+	noZeroRange atomic.Bool
+	// lost: data was lost in the page cache.
+	lost   atomic.Bool
+	queues atomic.Int32
+}
+
+// Info describes the device.
+func (b *backing) Info() blockdev.Info { return b.info }
+
+// OpenQueue opens a queue with the engine of the device.
+func (b *backing) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
+	q, err := newQueue(b, max(1, cfg.Depth))
+	if err != nil {
+		return nil, fmt.Errorf("open queue: %w", err)
+	}
+	b.queues.Add(1)
+	return q, nil
+}
+
+// Close frees the device, and its lock.
+func (b *backing) Close() error {
+	if n := b.queues.Load(); n != 0 {
+		return fmt.Errorf("close device: %d queues are open: %w", n, blockdev.ErrBusy)
+	}
+	// The kernel may hold the file a little longer than we do, for a ring that is
+	// being torn down; the lock must not last as long.
+	return errors.Join(b.unlock(), b.file.Close())
+}
+
+func (b *backing) chooseEngine(e Engine) error {
+	b.engine = e
+	b.engineText = e.String()
+	if e == EngineThreads {
+		return nil
+	}
+	err := uring.Probe()
+	switch {
+	case err == nil:
+		b.engine = EngineUring
+	case e == EngineUring:
+		return err
+	default:
+		b.engine = EngineThreads
+	}
+	b.engineText = b.engine.String()
+	if err != nil {
+		b.engineText += " (" + err.Error() + ")"
+	}
+	return nil
+}
+
+// syncFailed notes that a failed fdatasync may have dropped data of any write
+// before it. Under direct I/O there is none in the cache to drop.
+func (b *backing) syncFailed() {
+	if b.align.mem == 0 {
+		b.lost.Store(true)
+	}
+}
+
+// lock takes the lock of Options.Lock.
+func (b *backing) lock(shared bool) error {
+	kind := int16(unix.F_WRLCK)
+	if shared {
+		kind = unix.F_RDLCK
+	}
+	err := b.setLock(kind)
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("lock: %w", blockdev.ErrBusy)
+	}
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	b.locked = true
+	return nil
+}
+
+func (b *backing) unlock() error {
+	if !b.locked {
+		return nil
+	}
+	b.locked = false
+	if err := b.setLock(unix.F_UNLCK); err != nil {
+		return fmt.Errorf("unlock: %w", err)
+	}
+	return nil
+}
+
+func (b *backing) setLock(kind int16) error {
+	return unix.FcntlFlock(uintptr(b.fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Whence: unix.SEEK_SET})
+}

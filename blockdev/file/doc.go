@@ -1,0 +1,58 @@
+// Package file is a block device over a regular file or a host block device.
+//
+// # Contract
+//
+// [Open] never alters what it opens: it does not create, extend or format. The
+// device is the Size bytes at Offset of the file; the file has to have them all
+// when it is opened, and a read that meets the end of a file that was cut later
+// fails with blockdev.ErrShort instead of reading as zeros. Requests that the
+// kernel serves in part are continued until they are whole.
+//
+//	Read, Write   preadv2, pwritev2 in pieces of at most IOV_MAX buffers
+//	FUA           RWF_DSYNC for Write, a following fdatasync for the others
+//	Flush         fdatasync
+//	Discard       fallocate PUNCH_HOLE; the range reads as zeros afterwards
+//	WriteZeroes   fallocate PUNCH_HOLE with MayUnmap, else ZERO_RANGE; where the
+//	              file system has neither, zeros are written
+//
+// Discard is offered where a probe found that PUNCH_HOLE works.
+//
+// # Engines
+//
+// Two engines run the same requests: io_uring, one system call for a batch, no
+// lock and no allocation on the way; and a bounded pool of goroutines for each
+// queue with preadv2 and pwritev2, for hosts without io_uring. Auto takes io_uring
+// if a probe of it succeeds. [Device.Describe] says what was chosen and why.
+//
+// # Direct I/O
+//
+// The page cache is bypassed (O_DIRECT) if the kernel's alignment for it, asked by
+// statx (STATX_DIOALIGN, Linux 6.1) or found by trying, is no larger than the
+// logical block size and divides Offset. Memory that is not aligned then goes
+// through package bounce; a submitter whose memory is always aligned to
+// [Device.MemoryAlignment] says so in the options and saves that layer.
+//
+// # Threading
+//
+// As package blockdev says. A queue's goroutine need not be locked to a thread. A
+// thread must not exit while requests that it submitted through io_uring are in
+// flight.
+//
+// # Failure model
+//
+// With the page cache in use, a failed fdatasync means that the kernel has dropped
+// data, and it says so only once. From then on every Flush of the device fails with
+// EIO until it is opened again: no later success may hide the loss. If the kernel
+// breaks io_uring itself under a queue (not: an operation on it), the fate of what
+// is in flight cannot be known, and the queue panics.
+//
+// # Locks
+//
+// Options.Lock takes an open-file-description lock on the whole file, shared for
+// read-only devices, and O_EXCL on a host block device that is opened for writing.
+// It excludes other users of this package, and QEMU, whose image locks are byte
+// ranges of the same kind. It is released by Close or when the process ends.
+//
+// Sources: preadv2(2), fallocate(2), fcntl(2) "Open file description locks",
+// statx(2), open(2) "O_DIRECT", linux/fs.h.
+package file

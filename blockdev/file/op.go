@@ -1,0 +1,210 @@
+package file
+
+import (
+	"golang.org/x/sys/unix"
+
+	"sealblk/blockdev"
+)
+
+const (
+	modePunch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	modeZero  = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
+
+	// maxAgain is how often EAGAIN is taken for "once more".
+	maxAgain = 1000
+)
+
+type callKind uint8
+
+const (
+	callRead callKind = iota
+	callWrite
+	callZeros // a write from memory of our own
+	callAllocate
+	callSync
+)
+
+// call is a system call to make.
+type call struct {
+	kind callKind
+	iov  []unix.Iovec // of reads and writes
+	off  int64        // in the file
+	n    int64        // length of an allocate
+	mode uint32       // of an allocate
+	rwf  uint32       // flags of reads and writes
+}
+
+// op takes one request through the system calls that it needs, one at a time. An
+// engine makes the call that begin or advance has left in call and passes the
+// result to advance, until one of them says that the request is complete:
+//
+//	Read, Write   transfer -> transfer (the rest) -> ... -> complete
+//	Discard       punch -> [sync if FUA] -> complete
+//	WriteZeroes   punch | zero range -> [sync if FUA] -> complete
+//	                  '-> not supported -> write zeros -> ... -> [sync] -> complete
+//	Flush         sync -> complete
+type op struct {
+	dev   *backing
+	index uint64 // among the queue's operations
+	req   *blockdev.Request
+	call  call
+	at    cursor // the next byte in the request's buffers
+	left  int64  // bytes from there on
+	again int
+	err   error
+}
+
+// begin starts a request that passed Check. It tells whether it is complete.
+func (o *op) begin(r *blockdev.Request) bool {
+	o.req, o.err, o.again = r, nil, 0
+	o.at, o.left = cursor{}, r.Length
+	o.call.off, o.call.rwf = o.dev.offset+r.Offset, 0
+	if r.Op == blockdev.Flush {
+		return o.sync()
+	}
+	if r.Length == 0 {
+		return true
+	}
+	switch r.Op {
+	case blockdev.Read:
+		o.transfer(callRead)
+	case blockdev.Write:
+		if r.FUA {
+			o.call.rwf = unix.RWF_DSYNC
+		}
+		o.transfer(callWrite)
+	case blockdev.Discard:
+		o.allocate(modePunch)
+	case blockdev.WriteZeroes:
+		return o.zero()
+	}
+	return false
+}
+
+func (o *op) transfer(kind callKind) {
+	o.call.kind = kind
+	o.call.iov = o.at.fill(o.call.iov[:0], o.req.Buffers, max(1, int64(o.dev.align.offset)))
+}
+
+func (o *op) allocate(mode uint32) {
+	o.call.kind, o.call.mode, o.call.n = callAllocate, mode, o.left
+}
+
+func (o *op) zero() bool {
+	switch {
+	case o.req.MayUnmap && o.dev.info.Features.Discard:
+		o.allocate(modePunch)
+	case !o.dev.noZeroRange.Load():
+		o.allocate(modeZero)
+	default:
+		return o.writeZeros()
+	}
+	return false
+}
+
+func (o *op) writeZeros() bool {
+	mem, err := zeros()
+	if err != nil {
+		return o.end(err)
+	}
+	o.call.kind = callZeros
+	o.call.iov = fillZeros(o.call.iov[:0], mem, o.left)
+	return false
+}
+
+func (o *op) sync() bool {
+	if o.dev.lost.Load() {
+		return o.end(unix.EIO)
+	}
+	o.call.kind = callSync
+	return false
+}
+
+// advance takes the result of the call, a count or a negative errno. It tells
+// whether the request is complete.
+func (o *op) advance(res int32) bool {
+	if res < 0 {
+		return o.failed(unix.Errno(-res))
+	}
+	o.again = 0
+	switch o.call.kind {
+	case callSync:
+		return o.end(nil)
+	case callAllocate:
+		return o.erased()
+	}
+	return o.moved(int64(res))
+}
+
+// moved goes on after n bytes of a transfer.
+func (o *op) moved(n int64) bool {
+	if direct := int64(o.dev.align.offset); n == 0 || direct != 0 && n%direct != 0 {
+		// The end of the file. Under direct I/O it may lie within a block.
+		if o.call.kind == callRead {
+			return o.end(blockdev.ErrShort)
+		}
+		return o.end(unix.EIO)
+	}
+	o.left -= n
+	o.call.off += n
+	if o.call.kind == callZeros {
+		if o.left == 0 {
+			return o.erased()
+		}
+		return o.writeZeros()
+	}
+	if o.left == 0 {
+		return o.end(nil)
+	}
+	o.at.advance(o.req.Buffers, n)
+	o.transfer(o.call.kind)
+	return false
+}
+
+// erased goes on after a Discard or WriteZeroes.
+func (o *op) erased() bool {
+	if o.req.FUA {
+		return o.sync()
+	}
+	return o.end(nil)
+}
+
+func (o *op) failed(errno unix.Errno) bool {
+	switch {
+	case errno == unix.EINTR:
+		return false
+	case errno == unix.EAGAIN && o.again < maxAgain:
+		o.again++
+		return false
+	case o.call.kind == callAllocate && cannot(errno):
+		return o.withoutAllocate()
+	case o.call.kind == callSync:
+		o.dev.syncFailed()
+	}
+	return o.end(errno)
+}
+
+// cannot tells whether an errno of fallocate means that it does not do this here.
+func cannot(errno unix.Errno) bool {
+	return errno == unix.EOPNOTSUPP || errno == unix.ENOSYS || errno == unix.EINVAL || errno == unix.ENODEV
+}
+
+// withoutAllocate goes on where fallocate does not work: a discard is advice, and
+// zeros can be written.
+func (o *op) withoutAllocate() bool {
+	if o.req.Op == blockdev.Discard {
+		return o.end(nil)
+	}
+	if o.call.mode == modeZero {
+		o.dev.noZeroRange.Store(true)
+	} else if !o.dev.noZeroRange.Load() {
+		o.allocate(modeZero)
+		return false
+	}
+	return o.writeZeros()
+}
+
+func (o *op) end(err error) bool {
+	o.err = err
+	return true
+}

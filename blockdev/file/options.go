@@ -1,0 +1,81 @@
+package file
+
+import (
+	"fmt"
+
+	"sealblk/blockdev"
+)
+
+// Engine is how system calls are made.
+type Engine int
+
+const (
+	// EngineAuto takes io_uring if the host offers it, else threads.
+	EngineAuto Engine = iota
+	// EngineUring is io_uring.
+	EngineUring
+	// EngineThreads is a pool of threads.
+	EngineThreads
+)
+
+// String is the engine's name.
+func (e Engine) String() string {
+	switch e {
+	case EngineAuto:
+		return "auto"
+	case EngineUring:
+		return "io_uring"
+	case EngineThreads:
+		return "threads"
+	}
+	return fmt.Sprintf("Engine(%d)", int(e))
+}
+
+// Direct is whether the page cache is bypassed.
+type Direct int
+
+const (
+	// DirectAuto bypasses the page cache where alignment and file system allow it.
+	DirectAuto Direct = iota
+	// DirectOn makes Open fail where they do not.
+	DirectOn
+	// DirectOff uses the page cache.
+	DirectOff
+)
+
+// Options describe the device to open.
+type Options struct {
+	// ReadOnly opens the file for reading only.
+	ReadOnly bool
+	// Offset is the number of bytes in front of the data, a multiple of 512.
+	Offset int64
+	// Size of the device in bytes, a multiple of LogicalBlockSize; 0 means all whole
+	// blocks to the end.
+	Size int64
+	// LogicalBlockSize is 512 (the default), 1024, 2048 or 4096.
+	LogicalBlockSize int
+	Engine           Engine
+	Direct           Direct
+	// Lock holds a lock while the device is open: exclusive, or shared if ReadOnly.
+	Lock bool
+	// AlignedMemory promises that all buffers start at, and have a multiple of,
+	// MemoryAlignment bytes. Requests that break it fail with EINVAL under direct
+	// I/O.
+	AlignedMemory bool
+}
+
+func (o Options) complete() (Options, error) {
+	if o.LogicalBlockSize == 0 {
+		o.LogicalBlockSize = 512
+	}
+	block := int64(o.LogicalBlockSize)
+	switch {
+	case block < 512 || block > 4096 || block&(block-1) != 0:
+		return o, fmt.Errorf("logical block size %d is not 512, 1024, 2048 or 4096: %w", block, blockdev.ErrNotSupported)
+	case o.Offset < 0 || o.Offset%512 != 0:
+		return o, fmt.Errorf("offset %d is not a multiple of 512: %w", o.Offset, blockdev.ErrMisaligned)
+	case o.Size < 0 || o.Size%block != 0:
+		return o, fmt.Errorf("size %d is not whole blocks of %d: %w", o.Size, block, blockdev.ErrMisaligned)
+	}
+	return o, nil
+}

@@ -1,0 +1,107 @@
+package file
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"sealblk/internal/eventfd"
+)
+
+// maxWorkers is the number of system calls that a pool makes at the same time.
+const maxWorkers = 16
+
+// pool is the engine over goroutines that block in system calls.
+type pool struct {
+	fd      int
+	todo    chan *op // has room for every operation of the queue
+	waiting []*op    // started, not pushed
+	wake    *eventfd.FD
+	workers sync.WaitGroup
+
+	mu sync.Mutex
+	// done are complete; wake is signalled if and only if there are any.
+	done []*op
+}
+
+func newPool(b *backing, depth int) (*pool, error) {
+	wake, err := eventfd.New()
+	if err != nil {
+		return nil, err
+	}
+	p := &pool{
+		fd: b.fd, wake: wake,
+		todo: make(chan *op, depth), done: make([]*op, 0, depth), waiting: make([]*op, 0, depth),
+	}
+	for range min(depth, maxWorkers) {
+		p.workers.Go(p.work)
+	}
+	return p, nil
+}
+
+func (p *pool) work() {
+	for o := range p.todo {
+		for !o.advance(p.do(&o.call)) {
+		}
+		p.complete(o)
+	}
+}
+
+func (p *pool) complete(o *op) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done = append(p.done, o)
+	if len(p.done) == 1 {
+		p.wake.Signal()
+	}
+}
+
+func (p *pool) do(c *call) int32 {
+	var err error
+	switch c.kind {
+	case callRead:
+		return preadv2(p.fd, c.iov, c.off, c.rwf)
+	case callWrite, callZeros:
+		return pwritev2(p.fd, c.iov, c.off, c.rwf)
+	case callAllocate:
+		err = unix.Fallocate(p.fd, c.mode, c.off, c.n)
+	case callSync:
+		err = unix.Fdatasync(p.fd)
+	}
+	if errno, ok := err.(unix.Errno); ok {
+		return -int32(errno)
+	}
+	return 0
+}
+
+func (p *pool) start(o *op) { p.waiting = append(p.waiting, o) }
+
+func (p *pool) push() {
+	for _, o := range p.waiting {
+		p.todo <- o
+	}
+	clear(p.waiting)
+	p.waiting = p.waiting[:0]
+}
+
+func (p *pool) reap(q *queue) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.done) == 0 {
+		return
+	}
+	p.wake.Clear()
+	for _, o := range p.done {
+		q.finish(o)
+	}
+	clear(p.done)
+	p.done = p.done[:0]
+}
+
+func (p *pool) waitFD() int { return p.wake.FD() }
+
+func (p *pool) close() error {
+	close(p.todo)
+	p.workers.Wait()
+	return p.wake.Close()
+}

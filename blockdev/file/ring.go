@@ -1,0 +1,133 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"sealblk/internal/uring"
+)
+
+// maxRingEntries bounds the memory of a ring; larger batches take several calls.
+const maxRingEntries = 1024
+
+// ring is the engine over io_uring. A user data word is the index of an operation.
+type ring struct {
+	ring *uring.Ring
+	ops  []op
+	file uring.File
+	// backlog are operations that found the ring full, first in first out.
+	backlog []*op
+	// inflight counts calls that were started and have not been completed.
+	inflight int
+	cqes     [64]uring.CQE
+}
+
+func newRing(b *backing, ops []op) (*ring, error) {
+	entries := min(len(ops), b.ringEntries)
+	r, err := uring.New(uring.Config{Entries: entries, Completions: 2 * len(ops)})
+	if err != nil {
+		return nil, err
+	}
+	if err := r.RegisterFiles(int32(b.fd)); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return &ring{ring: r, ops: ops, file: uring.Fixed(0), backlog: make([]*op, 0, len(ops))}, nil
+}
+
+func (e *ring) start(o *op) {
+	if len(e.backlog) == 0 && e.prepare(o) {
+		return
+	}
+	e.backlog = append(e.backlog, o)
+}
+
+// prepare puts the call of o into the ring, unless the kernel takes none now.
+func (e *ring) prepare(o *op) bool {
+	s := e.ring.SQE()
+	if s == nil {
+		e.submit()
+		if s = e.ring.SQE(); s == nil {
+			return false
+		}
+	}
+	e.inflight++
+	e.fill(s, o)
+	return true
+}
+
+func (e *ring) fill(s *uring.SQE, o *op) {
+	c, data := &o.call, o.index
+	switch c.kind {
+	case callRead:
+		s.Readv(e.file, c.iov, c.off, c.rwf, data)
+	case callWrite, callZeros:
+		s.Writev(e.file, c.iov, c.off, c.rwf, data)
+	case callAllocate:
+		s.Fallocate(e.file, c.mode, c.off, c.n, data)
+	case callSync:
+		s.Fdatasync(e.file, data)
+	}
+}
+
+func (e *ring) submit() {
+	if err := e.ring.Submit(); err != nil {
+		panic(fmt.Errorf("io_uring queue: %w: what is in flight cannot be known", err))
+	}
+}
+
+// push submits. If the kernel refuses for want of memory it is asked again when a
+// completion wakes the submitter; with none in flight, after a pause here.
+func (e *ring) push() {
+	for {
+		e.unblock()
+		if e.ring.Pending() != 0 {
+			e.submit()
+		}
+		if pending := e.ring.Pending(); pending == 0 || pending < e.inflight {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// unblock moves operations from the backlog to the ring.
+func (e *ring) unblock() {
+	n := 0
+	for n < len(e.backlog) && e.prepare(e.backlog[n]) {
+		n++
+	}
+	if n > 0 {
+		rest := copy(e.backlog, e.backlog[n:])
+		clear(e.backlog[rest:])
+		e.backlog = e.backlog[:rest]
+	}
+}
+
+func (e *ring) reap(q *queue) {
+	for {
+		n, err := e.ring.Peek(e.cqes[:])
+		if err != nil {
+			panic(fmt.Errorf("io_uring queue: %w: what is in flight cannot be known", err))
+		}
+		if n == 0 {
+			break
+		}
+		e.inflight -= n
+		for _, c := range e.cqes[:n] {
+			o := &e.ops[c.UserData]
+			if o.advance(c.Res) {
+				q.finish(o)
+			} else {
+				e.start(o)
+			}
+		}
+	}
+	if e.ring.Pending() != 0 || len(e.backlog) != 0 {
+		e.push()
+	}
+}
+
+func (e *ring) waitFD() int { return e.ring.FD() }
+
+func (e *ring) close() error { return e.ring.Close() }

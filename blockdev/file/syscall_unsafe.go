@@ -1,0 +1,36 @@
+package file
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// preadv2 and pwritev2 take iovecs that their caller keeps; the wrappers of package
+// unix allocate. They return a count or a negative errno.
+
+func preadv2(fd int, iov []unix.Iovec, off int64, flags uint32) int32 {
+	return transfer(unix.SYS_PREADV2, fd, iov, off, flags)
+}
+
+func pwritev2(fd int, iov []unix.Iovec, off int64, flags uint32) int32 {
+	return transfer(unix.SYS_PWRITEV2, fd, iov, off, flags)
+}
+
+func transfer(trap uintptr, fd int, iov []unix.Iovec, off int64, flags uint32) int32 {
+	// The offset is two words, of which a 64-bit kernel reads the first alone.
+	n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)),
+		uintptr(off), uintptr(uint64(off)>>32), uintptr(flags))
+	if errno != 0 {
+		return -int32(errno)
+	}
+	return int32(n)
+}
+
+func ioctlUint64(fd int, req uint) (uint64, error) {
+	var v uint64
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uintptr(req), uintptr(unsafe.Pointer(&v))); errno != 0 {
+		return 0, errno
+	}
+	return v, nil
+}
