@@ -1,0 +1,294 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"sealblk/keymgr"
+)
+
+// Days ahead that a deletion can be scheduled.
+const (
+	MinDeletionDays = 7
+	MaxDeletionDays = 366
+)
+
+// CreateOptions of a CMK.
+type CreateOptions struct {
+	Alias       string // alias/NAME, or "" for none
+	Description string
+}
+
+// CreateKey makes a CMK. Only Operator may; nobody may use the key until authorised.
+func (k *KMS) CreateKey(ctx context.Context, o CreateOptions) (keymgr.KeyInfo, error) {
+	if err := k.checkCreate(o); err != nil {
+		return keymgr.KeyInfo{}, err
+	}
+	t, err := k.store.begin(ctx)
+	if err != nil {
+		return keymgr.KeyInfo{}, err
+	}
+	defer t.end()
+	if id, taken := t.index.Aliases[k.region][o.Alias]; taken {
+		return keymgr.KeyInfo{}, &keymgr.Error{
+			Code: CodeAliasExists, Key: o.Alias, Hint: "to move it: sealblk key alias set " + o.Alias + " KEY",
+			Err: fmt.Errorf("alias belongs to %s: %w", id, keymgr.ErrInvalid),
+		}
+	}
+	r, err := t.newRecord(k, userPolicy())
+	if err != nil {
+		return keymgr.KeyInfo{}, err
+	}
+	r.Description = o.Description
+	if o.Alias != "" {
+		t.index.setAlias(k.region, o.Alias, r.ID)
+	}
+	if err := t.commit(r); err != nil {
+		return keymgr.KeyInfo{}, err
+	}
+	return r.info(t.index.aliasesOf(r)), nil
+}
+
+func (k *KMS) checkCreate(o CreateOptions) error {
+	if k.principal != Operator {
+		return &keymgr.Error{
+			Code: CodeAccessDenied, Hint: "keys are made by the principal " + Operator,
+			Err: fmt.Errorf("create key by %s: %w", k.principal, keymgr.ErrAccessDenied),
+		}
+	}
+	if o.Alias != "" {
+		if err := checkNewAlias(o.Alias); err != nil {
+			return err
+		}
+	}
+	return checkDescription(o.Description)
+}
+
+// DescribeKey tells what is known of a key. Every principal may ask.
+func (k *KMS) DescribeKey(ctx context.Context, key string) (info keymgr.KeyInfo, err error) {
+	err = k.look(ctx, key, func(t *session, r *record) { info = r.info(t.index.aliasesOf(r)) })
+	return info, err
+}
+
+// Policy tells who may do what with a key. Every principal may ask.
+func (k *KMS) Policy(ctx context.Context, key string) (policy map[string][]Permission, err error) {
+	err = k.look(ctx, key, func(_ *session, r *record) { policy = r.Policy })
+	return policy, err
+}
+
+func (k *KMS) look(ctx context.Context, key string, f func(*session, *record)) error {
+	t, err := k.store.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.end()
+	r, err := t.find(k.region, key)
+	if err == nil {
+		err = r.allow(opDescribe)
+	}
+	if err != nil {
+		return err
+	}
+	f(t, r)
+	return nil
+}
+
+// ListKeys describes the keys of every region, oldest first. Keys whose files are
+// damaged are missing from the list and named in the error: both results count.
+func (k *KMS) ListKeys(ctx context.Context) ([]keymgr.KeyInfo, error) {
+	t, err := k.store.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer t.end()
+	list := []keymgr.KeyInfo{}
+	errs := []error{t.checkStrays()}
+	for _, id := range t.index.ids() {
+		r, err := t.load(id)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		list = append(list, r.info(t.index.aliasesOf(r)))
+	}
+	slices.SortStableFunc(list, func(a, b keymgr.KeyInfo) int { return a.Created.Compare(b.Created) })
+	return list, errors.Join(errs...)
+}
+
+// change alters one key. It needs the permission Admin.
+func (k *KMS) change(ctx context.Context, key string, op operation, edit func(*session, *record) error) error {
+	t, err := k.store.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.end()
+	r, err := k.findToChange(t, key, op)
+	if err == nil {
+		err = edit(t, r)
+	}
+	if err != nil {
+		return err
+	}
+	return t.commit(r)
+}
+
+func (k *KMS) findToChange(t *session, key string, op operation) (*record, error) {
+	r, err := t.find(k.region, key)
+	if err == nil {
+		err = r.permit(k.principal, Admin)
+	}
+	if err == nil {
+		err = r.allow(op)
+	}
+	return r, err
+}
+
+// EnableKey makes a disabled key usable again.
+func (k *KMS) EnableKey(ctx context.Context, key string) error {
+	return k.change(ctx, key, opEnable, func(_ *session, r *record) error {
+		r.State = keymgr.Enabled
+		return nil
+	})
+}
+
+// DisableKey makes a key unusable until it is enabled.
+func (k *KMS) DisableKey(ctx context.Context, key string) error {
+	return k.change(ctx, key, opDisable, func(_ *session, r *record) error {
+		r.State = keymgr.Disabled
+		return nil
+	})
+}
+
+// UpdateKeyDescription replaces a key's description.
+func (k *KMS) UpdateKeyDescription(ctx context.Context, key, description string) error {
+	if err := checkDescription(description); err != nil {
+		return err
+	}
+	return k.change(ctx, key, opUpdate, func(_ *session, r *record) error {
+		r.Description = description
+		return nil
+	})
+}
+
+// RotateKey adds a version and makes it the primary. Older versions still decrypt.
+func (k *KMS) RotateKey(ctx context.Context, key string) (info keymgr.KeyInfo, err error) {
+	err = k.change(ctx, key, opRotate, func(t *session, r *record) error {
+		if err := t.addVersion(k, r); err != nil {
+			return err
+		}
+		info = r.info(t.index.aliasesOf(r))
+		return nil
+	})
+	return info, err
+}
+
+// ScheduleKeyDeletion makes a key unusable now, to be deleted after some days, 7 to
+// 366. Until then CancelKeyDeletion brings it back.
+func (k *KMS) ScheduleKeyDeletion(ctx context.Context, key string, days int) (when time.Time, err error) {
+	if days < MinDeletionDays || days > MaxDeletionDays {
+		return time.Time{}, invalid(key, "choose 7 to 366 days", "schedule deletion in %d days", days)
+	}
+	err = k.change(ctx, key, opSchedule, func(_ *session, r *record) error {
+		when = k.clock().AddDate(0, 0, days)
+		r.State, r.DeletionDate = keymgr.PendingDeletion, &when
+		return nil
+	})
+	return when, err
+}
+
+// CancelKeyDeletion enables a key whose deletion was scheduled, until the date of
+// the deletion. A key that waits for its material waits again.
+func (k *KMS) CancelKeyDeletion(ctx context.Context, key string) error {
+	return k.change(ctx, key, opCancel, func(_ *session, r *record) error {
+		if !k.clock().Before(*r.DeletionDate) {
+			return &keymgr.Error{
+				Code: CodeState, Key: r.ID, Hint: "a deletion can be cancelled until its date only",
+				Err: fmt.Errorf("deletion was due at %s: %w", r.DeletionDate.Format(time.RFC3339), keymgr.ErrState),
+			}
+		}
+		if len(r.Versions) == 0 {
+			r.State = keymgr.PendingImport // there is nothing to enable
+		} else {
+			r.State = keymgr.Enabled
+		}
+		r.DeletionDate = nil
+		return nil
+	})
+}
+
+// Authorize adds permissions of a principal on a key to those that it has.
+func (k *KMS) Authorize(ctx context.Context, key, principal string, allow []Permission) error {
+	if err := checkPrincipal(principal); err != nil {
+		return err
+	}
+	if err := checkPermissions(allow); err != nil {
+		return err
+	}
+	return k.change(ctx, key, opPolicy, func(_ *session, r *record) error {
+		r.grant(principal, allow)
+		return nil
+	})
+}
+
+// Revoke takes every permission on a key from a principal.
+func (k *KMS) Revoke(ctx context.Context, key, principal string) error {
+	if err := checkPrincipal(principal); err != nil {
+		return err
+	}
+	return k.change(ctx, key, opPolicy, func(_ *session, r *record) error { return r.revoke(principal) })
+}
+
+// SetAlias gives a key an alias, taking it from the key that has it.
+func (k *KMS) SetAlias(ctx context.Context, alias, key string) error {
+	return k.changeAlias(ctx, alias, func(t *session) ([]*record, error) {
+		r, err := k.findToChange(t, key, opAlias)
+		if err != nil {
+			return nil, err
+		}
+		if r.Region != k.region {
+			return nil, invalid(key, "work in that region to name its keys", "alias in region %s for a key of region %s", k.region, r.Region)
+		}
+		changed := []*record{r}
+		if id, taken := t.index.Aliases[k.region][alias]; taken && id != r.ID {
+			before, err := k.findToChange(t, id, opAlias)
+			if err != nil {
+				return nil, err
+			}
+			changed = append(changed, before)
+		}
+		t.index.setAlias(k.region, alias, r.ID)
+		return changed, nil
+	})
+}
+
+// DeleteAlias takes an alias away. Its key stays.
+func (k *KMS) DeleteAlias(ctx context.Context, alias string) error {
+	return k.changeAlias(ctx, alias, func(t *session) ([]*record, error) {
+		r, err := k.findToChange(t, alias, opAlias)
+		if err != nil {
+			return nil, err
+		}
+		t.index.deleteAlias(k.region, alias)
+		return []*record{r}, nil
+	})
+}
+
+// changeAlias stores what edit changed in the index and the keys concerned.
+func (k *KMS) changeAlias(ctx context.Context, alias string, edit func(*session) ([]*record, error)) error {
+	if err := checkNewAlias(alias); err != nil {
+		return err
+	}
+	t, err := k.store.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.end()
+	changed, err := edit(t)
+	if err != nil {
+		return err
+	}
+	return t.commit(changed...)
+}

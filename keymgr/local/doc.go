@@ -1,0 +1,81 @@
+// Package local is the embedded KMS: customer master keys (CMKs) in a folder of the
+// host, used without any set-up.
+//
+// # Contract
+//
+// [Open] makes the folder and its root key at first use. A [KMS] is used as one
+// principal; [KMS.As] is the same KMS for another one. The disk service is the
+// principal [DiskService], an administrator is [Operator].
+//
+// The service key is made by the first call that generates under, or re-encrypts to,
+// the alias acs/ecs (or under no name at all), one per region. It can be neither disabled nor deleted, and its
+// aliases and its policy cannot be changed. Every other key is made by CreateKey and
+// grants DiskService nothing until it is authorised.
+//
+// What a key in each state allows is in state.go, one table.
+//
+// # Storage
+//
+//	root.key         32 random bytes, mode 0600
+//	index.json       generation of every key, all aliases, the change in progress
+//	keys/ID.json     one key: state, policy, versions with their sealed material
+//	lock             held (flock) during every call
+//
+// Everything but root.key is authenticated with AES-256-GCM under the root key,
+// together with its format and version. Material is sealed under the root key too,
+// bound to key id and version number. The index holds the generation of every record,
+// and every change raises one, so a record that was replaced by an older one of its
+// own, taken away, or added, is detected and named when it is used, as is an index
+// older than a record. A folder that is put
+// back to an earlier state as a whole cannot be told from that state.
+//
+// A change is written to the index first, whole: this write commits it. Then the
+// records are written, then the change is taken out of the index. Whoever opens an
+// index with a change in it finishes it first. Every write is a new file, fsynced,
+// renamed over the old one, and the folder fsynced: after a crash at any point the
+// state is the old or the new one. A call that fails on a write may have taken
+// effect.
+//
+// Losing root.key loses every disk. When it is missing and anything is stored under
+// it, Open fails and never makes another one.
+//
+// # Wrapped keys
+//
+// A blob is 148 bytes; numbers are big-endian.
+//
+//	0    4  "SBK" and the format, 1
+//	4   16  key id
+//	20   4  version of the CMK
+//	24  32  SHA-256 of the encryption context (label, then its canonical encoding)
+//	56  12  nonce, random
+//	68  64  data key, AES-256-GCM under the CMK's version
+//	132 16  tag
+//
+// The first 56 bytes are the additional authenticated data, so every bit of a blob
+// is authenticated and the context is bound through its digest. That also makes two
+// failures distinct: a whole blob under another context is ErrContextMismatch, a
+// damaged one is ErrCorrupt. The context itself is not secret.
+//
+// # Secrets in memory
+//
+// The root key, CMK material and data keys are only ever in locked memory (package
+// secret), read from files and decrypted straight into it. One exception remains:
+// crypto/aes keeps the expanded round keys of a cipher on the Go heap. Ciphers
+// therefore live for one operation each; what the collector leaves of them until it
+// reuses the memory is round keys of the root key and of the CMK, never a data key,
+// and HardenProcess keeps it out of core dumps.
+//
+// # Threading
+//
+// A KMS may be used from any goroutine and the folder from any number of processes.
+// Calls exclude each other, within the process and between processes. A context is
+// looked at when a call begins; the wait for the lock is not bounded by it.
+//
+// # Failure
+//
+// Errors are *keymgr.Error with the codes of errors.go. No error, log line or file
+// holds key material in the clear, but for root.key itself.
+//
+// Sources: NIST SP 800-38D (GCM, random 96-bit nonces: at most 2^32 seals per key),
+// flock(2), rename(2), fsync(2).
+package local

@@ -1,0 +1,51 @@
+package local
+
+import (
+	"errors"
+	"fmt"
+
+	"sealblk/keymgr"
+)
+
+// ErrClosed: the KMS was closed.
+var ErrClosed = errors.New("KMS is closed")
+
+// Codes that errors carry; those of the reference cloud where it has one.
+const (
+	CodeDisabled        = "Rejected.Disabled"
+	CodePendingDeletion = "Rejected.PendingDeletion"
+	CodePendingImport   = "Rejected.PendingImport"
+	CodeState           = "Rejected.StateModifiedFailed"
+	CodeServiceKey      = "UnsupportedOperation"
+	CodeKeyNotFound     = "Forbidden.KeyNotFound"
+	CodeAliasNotFound   = "Forbidden.AliasNotFound"
+	CodeAliasExists     = "Forbidden.AliasAlreadyExists"
+	CodeAccessDenied    = "Forbidden.NoPermission"
+	CodeBlob            = "InvalidCiphertext"
+	CodeContext         = "InvalidEncryptionContext"
+	CodeDamaged         = "DamagedKeyStore"
+)
+
+// damaged is the error for a stored file that cannot be trusted.
+func damaged(path, why string) error {
+	return &keymgr.Error{
+		Code: CodeDamaged,
+		Hint: "restore the whole folder of the KMS from a backup",
+		Err:  fmt.Errorf("read %s: %s: %w", path, why, keymgr.ErrCorrupt),
+	}
+}
+
+func invalid(key, hint, format string, args ...any) error {
+	return &keymgr.Error{
+		Code: keymgr.CodeInvalid, Key: key, Hint: hint,
+		Err: fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), keymgr.ErrInvalid),
+	}
+}
+
+func badBlob(key, why string) error {
+	return &keymgr.Error{
+		Code: CodeBlob, Key: key,
+		Hint: "the wrapped key was altered or cut; restore the disk's header from a backup",
+		Err:  fmt.Errorf("open wrapped key: %s: %w", why, keymgr.ErrCorrupt),
+	}
+}

@@ -1,0 +1,153 @@
+package local
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"sealblk/keymgr"
+)
+
+// stateTable is the reference cloud's published table (CancelKeyDeletion and
+// RotateKey are added): for each call the code with which each state refuses it.
+var stateTable = []struct {
+	call                                              string
+	enabled, disabled, pendingDeletion, pendingImport string
+}{
+	{"GenerateDataKey", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	{"GenerateDataKeyWithoutPlaintext", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	{"Decrypt", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	{"ReEncrypt from", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	{"ReEncrypt to", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	{"DescribeKey", "", "", "", ""},
+	{"ListKeys", "", "", "", ""},
+	{"UpdateKeyDescription", "", "", "Rejected.PendingDeletion", ""},
+	{"EnableKey", "", "", "Rejected.StateModifiedFailed", "Rejected.StateModifiedFailed"},
+	{"DisableKey", "", "", "Rejected.StateModifiedFailed", "Rejected.StateModifiedFailed"},
+	{"ScheduleKeyDeletion", "", "", "Rejected.StateModifiedFailed", ""},
+	{"CancelKeyDeletion", "Rejected.StateModifiedFailed", "Rejected.StateModifiedFailed", "", "Rejected.StateModifiedFailed"},
+	{"RotateKey", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+}
+
+// stateAfter is the state that a call leaves where it succeeds; others leave it.
+var stateAfter = map[string]keymgr.State{
+	"EnableKey": keymgr.Enabled, "DisableKey": keymgr.Disabled,
+	"ScheduleKeyDeletion": keymgr.PendingDeletion, "CancelKeyDeletion": keymgr.Enabled,
+}
+
+var codeErrors = map[string]error{
+	"Rejected.Disabled":            keymgr.ErrDisabled,
+	"Rejected.PendingDeletion":     keymgr.ErrPendingDeletion,
+	"Rejected.PendingImport":       keymgr.ErrPendingImport,
+	"Rejected.StateModifiedFailed": keymgr.ErrState,
+}
+
+// stateCalls make each call of the table on the key id; w is a data key under it and
+// from one under another, enabled key.
+func stateCalls(t *testing.T, k *KMS, id string, w, from keymgr.WrappedKey) map[string]func() error {
+	ctx, service, ec := t.Context(), k.As(DiskService), disk("1")
+	other := strings.TrimPrefix(from.URI, "local:")
+	return map[string]func() error{
+		"GenerateDataKey": func() error {
+			dk, _, err := service.GenerateDataKey(ctx, id, ec)
+			dk.Destroy()
+			return err
+		},
+		"GenerateDataKeyWithoutPlaintext": func() error {
+			_, err := service.GenerateDataKeyWithoutPlaintext(ctx, id, ec)
+			return err
+		},
+		"Decrypt": func() error {
+			dk, err := service.Decrypt(ctx, w, ec)
+			dk.Destroy()
+			return err
+		},
+		"ReEncrypt from": func() error { _, err := service.ReEncrypt(ctx, w, ec, other); return err },
+		"ReEncrypt to":   func() error { _, err := service.ReEncrypt(ctx, from, ec, id); return err },
+		"DescribeKey":    func() error { _, err := k.DescribeKey(ctx, id); return err },
+		"ListKeys": func() error {
+			list, err := k.ListKeys(ctx)
+			if !slices.ContainsFunc(list, func(i keymgr.KeyInfo) bool { return i.KeyID == id }) {
+				t.Error("ListKeys leaves the key out")
+			}
+			return err
+		},
+		"UpdateKeyDescription": func() error { return k.UpdateKeyDescription(ctx, id, "new") },
+		"EnableKey":            func() error { return k.EnableKey(ctx, id) },
+		"DisableKey":           func() error { return k.DisableKey(ctx, id) },
+		"ScheduleKeyDeletion":  func() error { _, err := k.ScheduleKeyDeletion(ctx, id, 7); return err },
+		"CancelKeyDeletion":    func() error { return k.CancelKeyDeletion(ctx, id) },
+		"RotateKey":            func() error { _, err := k.RotateKey(ctx, id); return err },
+	}
+}
+
+func TestStateTable(t *testing.T) {
+	k := newKMS(t)
+	id, other := newKey(t, k), newKey(t, k)
+	_, w := generate(t, k, id)
+	_, from := generate(t, k, other)
+	calls := stateCalls(t, k, id, w, from)
+	if len(calls) != len(stateTable) {
+		t.Fatalf("%d calls, %d rows", len(calls), len(stateTable))
+	}
+	for _, row := range stateTable {
+		for state, code := range map[keymgr.State]string{
+			keymgr.Enabled: row.enabled, keymgr.Disabled: row.disabled,
+			keymgr.PendingDeletion: row.pendingDeletion, keymgr.PendingImport: row.pendingImport,
+		} {
+			t.Run(row.call+"/"+string(state), func(t *testing.T) {
+				setState(t, k, id, state)
+				err := calls[row.call]()
+				after := state
+				if code == "" && stateAfter[row.call] != "" {
+					after = stateAfter[row.call]
+				}
+				if code == "" && err != nil {
+					t.Errorf("refused: %v", err)
+				}
+				if code != "" {
+					if e := wantError(t, row.call, err, codeErrors[code], code); !strings.Contains(e.Hint, "sealblk key") {
+						t.Errorf("hint %q names no command", e.Hint)
+					}
+				}
+				if info, err := k.DescribeKey(t.Context(), id); err != nil || info.State != after {
+					t.Errorf("state is %s afterwards, %v, want %s", info.State, err, after)
+				}
+			})
+		}
+	}
+}
+
+func TestScheduledDeletion(t *testing.T) {
+	k, ctx := newKMS(t), t.Context()
+	id := newKey(t, k)
+	for _, days := range []int{-1, 0, 6, 367} {
+		_, err := k.ScheduleKeyDeletion(ctx, id, days)
+		wantError(t, "too few or many days", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
+	}
+	for _, days := range []int{7, 366} {
+		want := noon.AddDate(0, 0, days)
+		when, err := k.ScheduleKeyDeletion(ctx, id, days)
+		if err != nil || !when.Equal(want) {
+			t.Fatalf("ScheduleKeyDeletion(%d) = %v, %v", days, when, err)
+		}
+		if info, _ := k.DescribeKey(ctx, id); info.DeletionDate == nil || !info.DeletionDate.Equal(want) {
+			t.Errorf("DeletionDate %v, want %v", info.DeletionDate, want)
+		}
+		k.now = func() time.Time { return want.Add(-time.Second) }
+		if err := k.CancelKeyDeletion(ctx, id); err != nil {
+			t.Errorf("cancel a second before the date: %v", err)
+		}
+		if info, _ := k.DescribeKey(ctx, id); info.DeletionDate != nil || info.State != keymgr.Enabled {
+			t.Errorf("after the cancellation: %+v", info)
+		}
+		k.now = func() time.Time { return noon }
+	}
+	when, err := k.ScheduleKeyDeletion(ctx, id, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.now = func() time.Time { return when }
+	wantError(t, "cancel at the date", k.CancelKeyDeletion(ctx, id), keymgr.ErrState, CodeState)
+}
