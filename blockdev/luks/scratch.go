@@ -10,8 +10,8 @@ import (
 // core dumps.
 type scratch []byte
 
-// madvDontDump is the kernel's MADV_DONTDUMP, which package syscall does not have. It
-// is the same on every architecture that Go runs on.
+// madvDontDump is the kernel's MADV_DONTDUMP, the same on every architecture that Go
+// runs on. Package syscall lacks it on amd64 and two others.
 const madvDontDump = 16
 
 func newScratch() (scratch, error) {
