@@ -32,8 +32,9 @@
 //
 // # Writing
 //
-// [Update] writes the copy that is not in use, syncs, writes the other, syncs. A
-// crash at any moment, in the middle of a sector too, leaves the old header or the
+// [Update] writes the copy that is not in use, syncs, writes the other, syncs; a copy
+// that is bad loses its head first, so that no earlier, interrupted update comes back.
+// A crash at any moment, with any of the sectors written, leaves the old header or the
 // new one. [Format] and [Erase] leave the old header, none that opens, or (Format)
 // the new one. All three need the file to themselves: the caller holds the disk's lock.
 // File is written by offset only; its directory entry is the caller's to sync.

@@ -181,6 +181,9 @@ func Update(f File, h *Header, change func(*Header) error) error {
 	if err != nil {
 		return err
 	}
+	if err := invalidate(f, cur.copies); err != nil {
+		return err
+	}
 	if err := writeBoth(f, first, second, cur.copies[0].Used); err != nil {
 		return err
 	}
@@ -188,6 +191,21 @@ func Update(f File, h *Header, change func(*Header) error) error {
 		return fmt.Errorf("read updated header: %w", err)
 	}
 	*h = *cur
+	return nil
+}
+
+// invalidate takes the head off a bad copy before it is written again. A copy that a
+// power cut left torn holds sectors of the update of that time; if this update is torn
+// too, they could make that forgotten one whole, with a good checksum.
+func invalidate(f File, copies [2]Copy) error {
+	for _, c := range copies {
+		if c.Err == nil {
+			continue
+		}
+		if err := writeCopy(f, make(image, binarySize), c.Offset); err != nil {
+			return fmt.Errorf("invalidate: %w", err)
+		}
+	}
 	return nil
 }
 
