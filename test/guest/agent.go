@@ -1,0 +1,130 @@
+package guest
+
+import (
+	"bufio"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+)
+
+// maxOutput is how much output of one script is taken, in bytes.
+const maxOutput = 64 << 20
+
+// Result is what came of a script.
+type Result struct {
+	Output string // stdout and stderr as they came
+	Status int    // exit status; 128 + n for signal n
+}
+
+// agent is the host's end of the command port. One goroutine reads the answers; it
+// ends when QEMU closes the port or close is called.
+type agent struct {
+	conn  net.Conn
+	in    *bufio.Reader
+	ready chan struct{} // closed when the guest's agent has started
+	done  chan struct{} // closed when there will be no more answers
+
+	mu      sync.Mutex // guards what follows, and writes
+	seq     int
+	pending map[int]chan Result
+}
+
+func newAgent(conn net.Conn) *agent {
+	a := &agent{
+		conn:    conn,
+		in:      bufio.NewReader(conn),
+		ready:   make(chan struct{}),
+		done:    make(chan struct{}),
+		pending: make(map[int]chan Result),
+	}
+	go a.read()
+	return a
+}
+
+func (a *agent) close() {
+	a.conn.Close()
+	<-a.done
+}
+
+func (a *agent) read() {
+	defer close(a.done)
+	if line, err := a.in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "ready ") {
+		return
+	}
+	close(a.ready)
+	for a.answer() == nil {
+	}
+}
+
+// answer hands one answer to the one who waits for it.
+func (a *agent) answer() error {
+	line, err := a.in.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	var id, status, size int
+	if _, err := fmt.Sscan(line, &id, &status, &size); err != nil || size < 0 || size > maxOutput {
+		return fmt.Errorf("bad answer %q", line)
+	}
+	out := make([]byte, size)
+	if _, err := io.ReadFull(a.in, out); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if ch := a.pending[id]; ch != nil {
+		ch <- Result{string(out), status} // has room for its one answer
+		delete(a.pending, id)
+	}
+	return nil
+}
+
+var errHungUp = errors.New("the agent hung up")
+
+// run runs a script to its end, or kills it when the context ends.
+func (a *agent) run(ctx context.Context, script string) (Result, error) {
+	ch := make(chan Result, 1)
+	id, err := a.start(script, ch)
+	if err != nil {
+		return Result{}, err
+	}
+	select {
+	case r := <-ch:
+		return r, nil
+	case <-ctx.Done():
+		a.kill(id)
+		return Result{}, context.Cause(ctx)
+	case <-a.done:
+	}
+	select {
+	case r := <-ch:
+		return r, nil
+	default:
+		return Result{}, errHungUp
+	}
+}
+
+func (a *agent) start(script string, ch chan Result) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seq++
+	id := a.seq
+	if _, err := fmt.Fprintf(a.conn, "run %d %s\n", id, base64.StdEncoding.EncodeToString([]byte(script))); err != nil {
+		return 0, errHungUp
+	}
+	a.pending[id] = ch
+	return id, nil
+}
+
+// kill ends a script that nobody waits for any more.
+func (a *agent) kill(id int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.pending, id)
+	fmt.Fprintf(a.conn, "kill %d\n", id)
+}

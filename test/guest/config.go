@@ -1,0 +1,79 @@
+package guest
+
+import (
+	"fmt"
+	"io"
+)
+
+// Config describes a machine. The zero value is a machine with one CPU and no disk.
+type Config struct {
+	// Assets to boot from; nil for those that Prepare makes with Options.
+	Assets *Assets
+	Options
+	// MemoryMiB is the size of the guest's memory, 0 for 256 MiB.
+	MemoryMiB int
+	// CPUs is the number of processors, 0 for one.
+	CPUs int
+	// Disks are there from the start.
+	Disks []Disk
+	// RootPorts is the number of slots for hot-plug. They are named rp0, rp1, ...
+	RootPorts int
+	// PrivateMemory makes a machine that vhost-user disks cannot be plugged into.
+	PrivateMemory bool
+	// Args are given to QEMU after all others.
+	Args []string
+	// Console gets what the guest's kernel says as it says it; nil for nobody.
+	Console io.Writer
+}
+
+// Disk is a vhost-user-blk disk.
+type Disk struct {
+	// ID of the device; its chardev is ID-chardev.
+	ID string
+	// Socket is where its back-end listens.
+	Socket string
+	// Queues is the number of virtqueues, 0 for one per CPU.
+	Queues int
+}
+
+// args is QEMU's command line, with the sockets for commands and QMP at the paths.
+func (c Config) args(port, qmp string) []string {
+	memory := fmt.Sprintf("%dM", max(c.MemoryMiB, 0))
+	if c.MemoryMiB == 0 {
+		memory = "256M"
+	}
+	share := "on"
+	if c.PrivateMemory {
+		share = "off"
+	}
+	args := []string{
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+		"-machine", "q35,accel=tcg,memory-backend=mem", "-cpu", "max",
+		"-smp", fmt.Sprint(max(c.CPUs, 1)), "-m", memory,
+		"-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=" + share,
+		"-kernel", c.Assets.Kernel, "-initrd", c.Assets.Initrd,
+		"-append", "console=ttyS0 panic=-1 quiet loglevel=5",
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-chardev", "socket,id=port,path=" + quote(port),
+		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port,name=sealblk.agent",
+		"-qmp", "unix:" + quote(qmp) + ",server=on,wait=off",
+	}
+	for i := range c.RootPorts {
+		args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=rp%d,chassis=%d,slot=%d", i, i+1, i+1))
+	}
+	for _, d := range c.Disks {
+		args = append(args, d.args()...)
+	}
+	return append(args, c.Args...)
+}
+
+func (d Disk) args() []string {
+	device := "vhost-user-blk-pci,id=" + d.ID + ",chardev=" + d.ID + "-chardev"
+	if d.Queues != 0 {
+		device += fmt.Sprintf(",num-queues=%d", d.Queues)
+	}
+	return []string{
+		"-chardev", "socket,id=" + d.ID + "-chardev,reconnect=1,path=" + quote(d.Socket),
+		"-device", device,
+	}
+}
