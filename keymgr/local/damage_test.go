@@ -269,3 +269,30 @@ func TestBadRootKeys(t *testing.T) {
 		t.Errorf("open folder: %v", err)
 	}
 }
+
+// TestLostIndexMakesNoSecondServiceKey puts back the index from before there was a
+// service key.
+func TestLostIndexMakesNoSecondServiceKey(t *testing.T) {
+	k := newKMS(t)
+	path := filepath.Join(k.store.dir, indexFile)
+	old := readFile(t, path)
+	_, w := generate(t, k, "")
+	writeFile(t, path, old)
+	file := recordFile(strings.TrimPrefix(w.URI, "local:"))
+	_, err := k.As(DiskService).GenerateDataKeyWithoutPlaintext(t.Context(), "", disk("1"))
+	wantDamage(t, "GenerateDataKey", err, file)
+	_, err = k.DescribeKey(t.Context(), ServiceAlias)
+	wantDamage(t, "DescribeKey", err, file)
+	_, err = k.As(DiskService).Decrypt(t.Context(), w, disk("1"))
+	wantDamage(t, "Decrypt", err, file)
+}
+
+func TestMissingRootKeyOfAnEmptyKMS(t *testing.T) {
+	dir := newFolder(t)
+	openAt(t, dir).Close()
+	path := filepath.Join(dir, "root.key")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	wantDamage(t, "missing root key", use(t, dir), path)
+}

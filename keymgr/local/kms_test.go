@@ -301,3 +301,27 @@ func TestNoSecretIsStoredButTheRootKey(t *testing.T) {
 		s.Destroy()
 	}
 }
+
+func TestMaterialIsBoundToKeyAndVersion(t *testing.T) {
+	root, err := secret.Random(keySize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Destroy()
+	a, b := newID(), newID()
+	sealed, err := seal(root, make([]byte, keySize), materialAAD(a, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		id      string
+		version uint32
+		opens   bool
+	}{{a, 1, true}, {b, 1, false}, {a, 2, false}} {
+		m, err := unseal(root, sealed, materialAAD(c.id, c.version))
+		if err != nil || (m != nil) != c.opens {
+			t.Errorf("%s version %d: opened %v, %v", c.id, c.version, m != nil, err)
+		}
+		m.Destroy()
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // printServiceKey is a child of TestServiceKeyIsMadeOnce: when its standard input
@@ -104,5 +106,32 @@ func TestOneKMSFromManyGoroutines(t *testing.T) {
 	wg.Wait()
 	if info, err := k.DescribeKey(t.Context(), id); err != nil || info.Versions != 9 {
 		t.Errorf("%d versions after 8 rotations, %v", info.Versions, err)
+	}
+}
+
+// TestCallsExcludeOtherProcesses tries the lock, as another process would, at every
+// write of a call.
+func TestCallsExcludeOtherProcesses(t *testing.T) {
+	k := newKMS(t)
+	other, err := os.Open(k.store.path("lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	writes := 0
+	k.store.step = func(operation, name string) error {
+		writes++
+		if err := unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+			t.Errorf("lock while %s of %s: %v", operation, name, err)
+			unix.Flock(int(other.Fd()), unix.LOCK_UN)
+		}
+		return nil
+	}
+	newKey(t, k)
+	if writes == 0 {
+		t.Error("nothing was written")
+	}
+	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Errorf("lock after the call: %v", err)
 	}
 }

@@ -9,12 +9,14 @@ import (
 	"sealblk/keymgr"
 )
 
-// stateTable is the reference cloud's published table (CancelKeyDeletion and
-// RotateKey are added): for each call the code with which each state refuses it.
-var stateTable = []struct {
+type stateRow struct {
 	call                                              string
 	enabled, disabled, pendingDeletion, pendingImport string
-}{
+}
+
+// stateTable is the reference cloud's published table (CancelKeyDeletion and
+// RotateKey are added): for each call the code with which each state refuses it.
+var stateTable = []stateRow{
 	{"GenerateDataKey", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"GenerateDataKeyWithoutPlaintext", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"Decrypt", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
