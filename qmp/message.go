@@ -2,6 +2,7 @@ package qmp
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -72,8 +73,9 @@ func (r *messageReader) next() (*message, error) {
 
 // readError tells what is the server's fault from what is the connection's.
 func readError(err error) error {
-	switch err.(type) {
-	case *json.SyntaxError, *json.UnmarshalTypeError:
+	var syntax *json.SyntaxError
+	var shape *json.UnmarshalTypeError
+	if errors.As(err, &syntax) || errors.As(err, &shape) {
 		return fmt.Errorf("read message: %w: %w", ErrProtocol, err)
 	}
 	return fmt.Errorf("read message: %w", err)

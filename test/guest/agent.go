@@ -10,10 +10,14 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 )
 
 // maxOutput is how much output of one script is taken, in bytes.
 const maxOutput = 64 << 20
+
+// killTimeout is how long a guest may take to read that a script is to be killed.
+const killTimeout = time.Second
 
 // Result is what came of a script.
 type Result struct {
@@ -29,7 +33,9 @@ type agent struct {
 	ready chan struct{} // closed when the guest's agent has started
 	done  chan struct{} // closed when there will be no more answers
 
-	mu      sync.Mutex // guards what follows, and writes
+	writing sync.Mutex // held while a request is written
+
+	mu      sync.Mutex // guards what follows
 	seq     int
 	pending map[int]chan Result
 }
@@ -47,7 +53,7 @@ func newAgent(conn net.Conn) *agent {
 }
 
 func (a *agent) close() {
-	a.conn.Close()
+	_ = a.conn.Close()
 	<-a.done
 }
 
@@ -89,7 +95,7 @@ var errHungUp = errors.New("the agent hung up")
 // run runs a script to its end, or kills it when the context ends.
 func (a *agent) run(ctx context.Context, script string) (Result, error) {
 	ch := make(chan Result, 1)
-	id, err := a.start(script, ch)
+	id, err := a.start(ctx, script, ch)
 	if err != nil {
 		return Result{}, err
 	}
@@ -109,22 +115,36 @@ func (a *agent) run(ctx context.Context, script string) (Result, error) {
 	}
 }
 
-func (a *agent) start(script string, ch chan Result) (int, error) {
+// start has the guest begin a script whose result goes to ch.
+func (a *agent) start(ctx context.Context, script string, ch chan Result) (int, error) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.seq++
 	id := a.seq
-	if _, err := fmt.Fprintf(a.conn, "run %d %s\n", id, base64.StdEncoding.EncodeToString([]byte(script))); err != nil {
-		return 0, errHungUp
-	}
 	a.pending[id] = ch
-	return id, nil
+	a.mu.Unlock()
+	return id, a.send(ctx, fmt.Sprintf("run %d %s\n", id, base64.StdEncoding.EncodeToString([]byte(script))))
+}
+
+// send writes one request. If the guest does not take all of it in time there can
+// be no other.
+func (a *agent) send(ctx context.Context, request string) error {
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	deadline, _ := ctx.Deadline()
+	_ = a.conn.SetWriteDeadline(deadline)
+	if _, err := io.WriteString(a.conn, request); err != nil {
+		_ = a.conn.Close()
+		return errHungUp
+	}
+	return nil
 }
 
 // kill ends a script that nobody waits for any more.
 func (a *agent) kill(id int) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	delete(a.pending, id)
-	fmt.Fprintf(a.conn, "kill %d\n", id)
+	a.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
+	_ = a.send(ctx, fmt.Sprintf("kill %d\n", id))
 }

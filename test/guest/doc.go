@@ -25,7 +25,8 @@
 //
 // Run gives a shell script to an agent, which is the guest's init, over a virtio
 // serial port of its own, so that kernel messages cannot get in between. Output is
-// bytes, exit status included; any number of scripts may run at once. A script whose
+// bytes, exit status included. A script is some lines of shell: data goes into the
+// guest by Options.Files. Any number of scripts may run at once. A script whose
 // context ends is killed with all it started. A context without a deadline gets
 // DefaultTimeout.
 //

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -43,6 +44,14 @@ func start(path string, args []string, out io.Writer) (*process, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// gone is why an exited process is an error for those who need it.
+func (p *process) gone() error {
+	if p.err == nil {
+		return ErrGone
+	}
+	return fmt.Errorf("%w: QEMU: %w", ErrGone, p.err)
 }
 
 // kill ends the process and waits for its end.

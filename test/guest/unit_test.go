@@ -31,7 +31,7 @@ func TestArchiveHoldsTheTree(t *testing.T) {
 	var got []string
 	for r := cpio.NewReader(bytes.NewReader(archive)); ; {
 		h, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

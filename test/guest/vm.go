@@ -96,7 +96,7 @@ func (vm *VM) whileRunning(parent context.Context) (context.Context, func()) {
 	watch.Go(func() {
 		select {
 		case <-vm.process.exited:
-			cancel(fmt.Errorf("%w: QEMU: %v", ErrGone, vm.process.err))
+			cancel(vm.process.gone())
 		case <-ctx.Done():
 		}
 	})
@@ -142,7 +142,7 @@ func (vm *VM) PowerOff(ctx context.Context) error {
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
 	ch := make(chan Result, 1)
-	if _, err := vm.agent.start(powerOff, ch); err != nil {
+	if _, err := vm.agent.start(ctx, powerOff, ch); err != nil {
 		return fmt.Errorf("power off guest: %w", ErrGone)
 	}
 	select {
