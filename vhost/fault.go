@@ -8,7 +8,7 @@ import (
 )
 
 // faultPatience is how long requests may stay in flight after guest memory is gone.
-const faultPatience = 5 * time.Second
+var faultPatience = 5 * time.Second
 
 // guard runs f and returns an error if guest memory vanished under it. Any other
 // panic is a bug and goes on.
