@@ -58,7 +58,8 @@ func (s *Session) Conn() *protocol.Conn { return s.conn }
 
 // Close closes the connection and the back-end channel.
 func (s *Session) Close() error {
-	err := s.conn.Close()
+	// A Disk has a second descriptor of the connection, which must not keep it up.
+	err := errors.Join(s.shutdown(), s.conn.Close())
 	if s.backend != nil {
 		err = errors.Join(err, s.backend.close())
 		s.backend = nil
@@ -178,6 +179,21 @@ func connError(err error) error {
 		return fmt.Errorf("%w: %w", ErrDisconnected, err)
 	}
 	return err
+}
+
+func (s *Session) shutdown() error {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var serr error
+	if err := raw.Control(func(fd uintptr) { serr = unix.Shutdown(int(fd), unix.SHUT_RDWR) }); err != nil {
+		return err
+	}
+	if serr == unix.ENOTCONN || serr == unix.ENOTSOCK { // the back-end was faster; no socket
+		return nil
+	}
+	return serr
 }
 
 // dup is a descriptor of the connection, to watch for its end with poll(2).
