@@ -1,0 +1,308 @@
+package vhosttest
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+
+	"sealblk/vhost/frontend"
+	"sealblk/vhost/protocol"
+)
+
+var messageCases = []Case{
+	{"GET_CONFIG answers in the length that was asked for", "vhost-user, GET_CONFIG", configLengths},
+	{"GET_CONFIG outside the space is an error", "vhost-user, GET_CONFIG", configOutside},
+	{"SET_CONFIG changes the write cache only", "virtio 5.2.4, 5.2.6.2", setConfig},
+	{"the configuration space makes sense", "virtio 5.2.4", configSense},
+	{"a message with a reply of its own gets no second one", "vhost-user, REPLY_ACK", oneReply},
+	{"a failure is answered and does not end the session", "vhost-user, REPLY_ACK", failureIsAnswered},
+	{"features that were not offered are refused", "vhost-user, SET_FEATURES", foreignFeatures},
+	{"rings beyond the number offered are refused", "vhost-user, Multiple queue support", tooManyRings},
+	{"unknown requests are refused", "vhost-user, Communication", unknownRequests},
+	{"payloads of the wrong size are refused", "vhost-user, Message Specification", wrongSizes},
+	{"descriptors where none belong are refused or dropped", "vhost-user, Message Specification", strayFiles},
+	{"missing descriptors are refused", "vhost-user, Message Specification", missingFiles},
+	{"a message may come in pieces", "vhost-user, Message Specification", pieces},
+	{"a message may end early", "vhost-user, Communication", endsEarly},
+	{"headers that no message has are refused", "vhost-user, Header", badHeaders},
+}
+
+// acked is a session with REPLY_ACK and nothing set up.
+func (x *rig) acked() *frontend.Session {
+	x.Helper()
+	s := x.session()
+	_, err := s.GetFeatures()
+	x.must(err)
+	offered, err := s.GetProtocolFeatures()
+	x.must(err)
+	x.must(s.SetProtocolFeatures(offered & (1<<protocol.ProtocolReplyAck | 1<<protocol.ProtocolMQ | 1<<protocol.ProtocolConfig | 1<<protocol.ProtocolConfigureMemSlots)))
+	x.must(s.SetOwner())
+	return s
+}
+
+func configLengths(x *rig) {
+	s := x.acked()
+	full := make([]byte, protocol.MaxConfig)
+	x.must(s.GetConfig(0, full))
+	for _, n := range []int{1, 4, 8, 36, 60, 96, 200} {
+		for _, off := range []int{0, 1, 8, 32, 56} {
+			b := bytes.Repeat([]byte{0xaa}, n)
+			x.must(s.GetConfig(uint32(off), b))
+			if !bytes.Equal(b, full[off:off+n]) {
+				x.Errorf("%d bytes at %d differ from those of the whole", n, off)
+			}
+		}
+	}
+}
+
+func configOutside(x *rig) {
+	for _, c := range []protocol.Config{{Offset: 250, Data: make([]byte, 7)}, {Offset: 1 << 31, Data: make([]byte, 4)}, {Data: make([]byte, 257)}} {
+		s := x.acked()
+		x.must(s.SendRaw(header(protocol.GetConfig, 0), c.Append(nil)))
+		m, err := s.Receive()
+		if err == nil && len(m.Payload) != 0 {
+			x.Errorf("%d bytes at %d: a reply of %d bytes", len(c.Data), c.Offset, len(m.Payload))
+		}
+		if err != nil {
+			x.wantErr("outside", err, frontend.ErrDisconnected)
+		}
+	}
+}
+
+func setConfig(x *rig) {
+	d := x.open(frontend.Options{})
+	if !d.Has(frontend.FeatureConfigWCE) {
+		x.Skip("CONFIG_WCE is not offered")
+	}
+	for _, on := range []bool{false, true, false} {
+		x.must(d.SetWriteCache(on))
+		c, err := d.ReadConfig()
+		x.must(err)
+		if (c.Writeback != 0) != on {
+			x.Errorf("write cache %v: the configuration space says %d", on, c.Writeback)
+		}
+		x.verify(d.Queue(0), 0, random(8, 4096))
+	}
+	for _, tt := range []struct{ off, n int }{{0, 8}, {0, 1}, {12, 4}, {20, 4}, {31, 2}, {32, 2}, {33, 1}, {34, 2}, {100, 1}} {
+		x.wantErr("write to another field", d.Session.SetConfig(uint32(tt.off), 0, make([]byte, tt.n)), frontend.ErrRefused)
+	}
+	c, err := d.ReadConfig()
+	x.must(err)
+	d.Config.Writeback = 0
+	if c != d.Config {
+		x.Errorf("refused writes changed %+v to %+v", d.Config, c)
+	}
+}
+
+func configSense(x *rig) {
+	d := x.open(frontend.Options{})
+	c := d.Config
+	if c.Capacity == 0 {
+		x.Error("no capacity")
+	}
+	if d.Has(frontend.FeatureSizeMax) && c.SizeMax < 4096 {
+		x.Errorf("size_max %d", c.SizeMax)
+	}
+	if d.Has(frontend.FeatureSegMax) && c.SegMax == 0 {
+		x.Error("seg_max 0")
+	}
+	if d.Has(frontend.FeatureBlkSize) && (c.BlkSize < 512 || c.BlkSize&(c.BlkSize-1) != 0) {
+		x.Errorf("blk_size %d", c.BlkSize)
+	}
+	n, err := d.Session.GetQueueNum()
+	x.must(err)
+	if d.Has(frontend.FeatureMQ) && uint64(c.NumQueues) != n {
+		x.Errorf("num_queues %d, GET_QUEUE_NUM %d", c.NumQueues, n)
+	}
+}
+
+func oneReply(x *rig) {
+	s := x.acked()
+	own := []protocol.Request{protocol.GetFeatures, protocol.GetProtocolFeatures, protocol.GetQueueNum, protocol.GetMaxMemSlots}
+	for _, r := range own {
+		x.must(s.SendRaw(header(r, protocol.FlagNeedReply), nil))
+	}
+	for _, r := range own {
+		m, err := s.Receive()
+		x.must(err)
+		if !m.IsReply() || protocol.Request(m.Request) != r || len(m.Payload) != 8 {
+			x.Errorf("reply to %v: %v with %d bytes", r, protocol.Request(m.Request), len(m.Payload))
+		}
+	}
+	// Nothing else is under way: the next answer is the next question's.
+	x.alive(s)
+}
+
+func failureIsAnswered(x *rig) {
+	s := x.acked()
+	x.wantErr("size 3", s.SetVringNum(0, 3), frontend.ErrRefused)
+	x.wantErr("size 0", s.SetVringNum(0, 0), frontend.ErrRefused)
+	x.wantErr("size 65536", s.SetVringNum(0, 65536), frontend.ErrRefused)
+	x.wantErr("base 65536", s.SetVringBase(0, 65536), frontend.ErrRefused)
+	x.alive(s)
+	x.must(s.SetVringNum(0, 128))
+}
+
+func foreignFeatures(x *rig) {
+	s := x.acked()
+	offered, err := s.GetFeatures()
+	x.must(err)
+	x.wantErr("SET_FEATURES", s.SetFeatures(offered|1<<62), refused...)
+}
+
+func tooManyRings(x *rig) {
+	s := x.acked()
+	n, err := s.GetQueueNum()
+	x.must(err)
+	for _, index := range []uint32{uint32(n), 255, 256, 1 << 31, 1<<32 - 1} {
+		x.wantErr("SET_VRING_NUM", s.SetVringNum(index, 128), frontend.ErrRefused)
+		x.wantErr("SET_VRING_ENABLE", s.SetVringEnable(index, true), frontend.ErrRefused)
+	}
+	x.wantErr("SET_VRING_KICK", s.SetVringKick(uint8(n), -1), frontend.ErrRefused)
+	x.alive(s)
+	_, err = s.GetVringBase(uint32(n))
+	x.wantErr("GET_VRING_BASE", err, frontend.ErrDisconnected, frontend.ErrBackend)
+}
+
+func unknownRequests(x *rig) {
+	for _, r := range []protocol.Request{0, 45, 100, 1 << 31, 1<<32 - 1, protocol.SendRARP, protocol.IOTLBMsg, protocol.PostcopyAdvise, protocol.GPUSetSocket} {
+		s := x.acked()
+		x.wantErr(r.String(), s.Set(r, nil), refused...)
+		s = x.acked()
+		x.wantErr(r.String()+" with payload", s.Set(r, make([]byte, 1000)), refused...)
+	}
+}
+
+// setters are messages without a reply of their own, and their right payloads.
+var setters = map[protocol.Request][]byte{
+	protocol.SetFeatures:         make([]byte, 8),
+	protocol.SetOwner:            nil,
+	protocol.SetMemTable:         (&protocol.MemoryTable{}).Append(nil),
+	protocol.SetVringNum:         protocol.VringState{Num: 128}.Append(nil),
+	protocol.SetVringAddr:        (&protocol.VringAddr{}).Append(nil),
+	protocol.SetVringBase:        protocol.VringState{}.Append(nil),
+	protocol.SetVringKick:        protocol.VringFD{NoFD: true}.Append(nil),
+	protocol.SetVringCall:        protocol.VringFD{NoFD: true}.Append(nil),
+	protocol.SetVringErr:         protocol.VringFD{NoFD: true}.Append(nil),
+	protocol.SetProtocolFeatures: make([]byte, 8),
+	protocol.SetVringEnable:      protocol.VringState{}.Append(nil),
+	protocol.SetConfig:           (&protocol.Config{Offset: 32, Data: []byte{1}}).Append(nil),
+	protocol.AddMemReg:           (&protocol.SingleRegion{}).Append(nil),
+	protocol.RemMemReg:           (&protocol.SingleRegion{}).Append(nil),
+}
+
+// ordered gives a map of messages a fixed order.
+func ordered(m map[protocol.Request][]byte) []protocol.Request {
+	var rs []protocol.Request
+	for r := range m {
+		rs = append(rs, r)
+	}
+	slices.Sort(rs)
+	return rs
+}
+
+func wrongSizes(x *rig) {
+	for _, r := range ordered(setters) {
+		right := setters[r]
+		for _, n := range []int{0, 1, len(right) - 1, len(right) + 1, len(right) + 8, 300, protocol.MaxPayload} {
+			if n < 0 || n == len(right) {
+				continue
+			}
+			s := x.acked()
+			payload := append(slices.Clone(right), make([]byte, protocol.MaxPayload)...)[:n]
+			x.wantErr(r.String(), s.Set(r, payload), refused...)
+		}
+	}
+}
+
+func strayFiles(x *rig) {
+	d := x.connect(frontend.Options{})
+	fd := d.Queue(0).Kick.FD()
+	x.must(d.Session.Close())
+	for _, fds := range [][]int{{fd}, {fd, fd, fd, fd, fd, fd, fd, fd}} {
+		for _, r := range []protocol.Request{protocol.SetOwner, protocol.SetVringNum, protocol.SetFeatures, protocol.SetVringEnable} {
+			s := x.acked()
+			if err := s.Set(r, setters[r], fds...); err != nil {
+				x.wantErr(r.String(), err, refused...)
+			}
+		}
+		s := x.acked()
+		x.must(s.SendRaw(header(protocol.GetFeatures, 0), nil, fds...))
+		if _, err := s.Receive(); err != nil {
+			x.wantErr("GET_FEATURES", err, frontend.ErrDisconnected)
+		}
+	}
+}
+
+func missingFiles(x *rig) {
+	d := x.connect(frontend.Options{})
+	table, fds, err := d.Memory.Table()
+	x.must(err)
+	region := protocol.SingleRegion{Region: table.Regions[0]}
+	x.must(d.Session.Close())
+	for _, tt := range []struct {
+		r       protocol.Request
+		payload []byte
+		fds     []int
+	}{
+		{protocol.SetMemTable, table.Append(nil), nil},
+		{protocol.SetMemTable, table.Append(nil), []int{fds[0], fds[0]}},
+		{protocol.AddMemReg, region.Append(nil), nil},
+		{protocol.AddMemReg, region.Append(nil), []int{fds[0], fds[0]}},
+		{protocol.SetVringKick, protocol.VringFD{}.Append(nil), nil},
+		{protocol.SetVringCall, protocol.VringFD{}.Append(nil), nil},
+		{protocol.SetVringErr, protocol.VringFD{}.Append(nil), []int{fds[0], fds[0]}},
+		{protocol.SetVringKick, protocol.VringFD{NoFD: true}.Append(nil), []int{fds[0]}},
+		{protocol.SetBackendReqFD, nil, nil},
+	} {
+		s := x.acked()
+		x.wantErr(tt.r.String(), s.Set(tt.r, tt.payload, tt.fds...), refused...)
+	}
+}
+
+func pieces(x *rig) {
+	s := x.acked()
+	h := header(protocol.SetVringNum, protocol.FlagNeedReply)
+	h.Size = protocol.VringStateSize
+	wire := append(h.Append(nil), protocol.VringState{Num: 64}.Append(nil)...)
+	for i := range wire {
+		x.must(s.Conn().WriteRaw(wire[i : i+1]))
+	}
+	m, err := s.Receive()
+	x.must(err)
+	if code, err := protocol.DecodeU64(m.Payload); err != nil || code != 0 {
+		x.Errorf("answer %d, %v", code, err)
+	}
+}
+
+func endsEarly(x *rig) {
+	d := x.connect(frontend.Options{})
+	table, fds, err := d.Memory.Table()
+	x.must(err)
+	payload := table.Append(nil)
+	h := header(protocol.SetMemTable, 0)
+	h.Size = uint32(len(payload))
+	wire := append(h.Append(nil), payload...)
+	x.must(d.Session.Close())
+	for n := 1; n < len(wire); n += 3 {
+		s := x.session()
+		x.must(s.Conn().WriteRaw(wire[:n], fds...))
+		x.must(s.Close())
+	}
+}
+
+func badHeaders(x *rig) {
+	for _, h := range []protocol.Header{
+		{Request: 1, Flags: 0},
+		{Request: 1, Flags: 2},
+		{Request: 1, Flags: 1 | protocol.FlagReply},
+		{Request: 1, Flags: 1, Size: 1 << 31},
+		{Request: 1, Flags: 1, Size: 1<<32 - 1},
+	} {
+		s := x.session()
+		x.must(s.Conn().WriteRaw(h.Append(nil)))
+		if _, err := s.Receive(); !errors.Is(err, frontend.ErrDisconnected) {
+			x.Errorf("%+v: %v", h, err)
+		}
+	}
+}

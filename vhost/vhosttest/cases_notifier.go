@@ -1,0 +1,160 @@
+package vhosttest
+
+import (
+	"os"
+
+	"sealblk/vhost/frontend"
+	"sealblk/vhost/protocol"
+
+	"golang.org/x/sys/unix"
+)
+
+var notifierCases = []Case{
+	{"kick and call may be pipes", "vhost-user, SET_VRING_KICK, SET_VRING_CALL", pipeNotifiers},
+	{"a call descriptor that is full does not block the back-end", "vhost-user, SET_VRING_CALL", fullCall},
+	{"a kick descriptor that is closed does not end the session", "vhost-user, SET_VRING_KICK", closedKick},
+	{"a ring without kick descriptor is polled", "vhost-user, SET_VRING_KICK (bit 8)", noKick},
+	{"a ring without call descriptor is served", "vhost-user, SET_VRING_CALL (bit 8)", noCall},
+	{"the call descriptor may change while the ring runs", "vhost-user, SET_VRING_CALL", changeCall},
+	{"the back-end channel may be a pipe", "vhost-user, SET_BACKEND_REQ_FD", pipeChannel},
+	{"the back-end channel may be closed by the front-end", "vhost-user, SET_BACKEND_REQ_FD", closedChannel},
+}
+
+// pipe is closed when the test ends.
+func (x *rig) pipe() (r, w *os.File) {
+	x.Helper()
+	r, w, err := os.Pipe()
+	x.must(err)
+	x.Cleanup(func() { _ = r.Close(); _ = w.Close() })
+	return r, w
+}
+
+// fdOf leaves the file in non-blocking mode, which Fd would end.
+func (x *rig) fdOf(f *os.File) (fd int) {
+	x.Helper()
+	raw, err := f.SyscallConn()
+	x.must(err)
+	x.must(raw.Control(func(u uintptr) { fd = int(u) }))
+	return fd
+}
+
+func pipeNotifiers(x *rig) {
+	kickR, kickW := x.pipe()
+	callR, callW := x.pipe()
+	d := x.connect(frontend.Options{})
+	q := d.Queue(0)
+	x.share(d)
+	x.place(d, q, x.fdOf(kickR), x.fdOf(callW))
+	x.must(d.Session.SetVringEnable(0, true))
+	for i := range 20 {
+		r := x.request(q, frontend.TypeIn, uint64(i), 512)
+		x.must(q.Submit(r))
+		q.Ring.RequestCall()
+		_, err := kickW.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
+		x.must(err)
+		var b [8]byte
+		if n, err := callR.Read(b[:]); err != nil || n != 8 {
+			x.Fatalf("call: %d bytes, %v", n, err)
+		}
+		x.drain(q, 1)
+	}
+}
+
+func fullCall(x *rig) {
+	d := x.open(frontend.Options{Polling: true})
+	q := d.Queue(0)
+	_, err := unix.Write(q.Call.FD(), []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	x.must(err)
+	for range 5 {
+		x.must(q.Submit(x.request(q, frontend.TypeIn, 0, 512)))
+		q.Ring.RequestCall()
+		x.must(q.Kick.Signal())
+		x.drain(q, 1)
+	}
+}
+
+func closedKick(x *rig) {
+	kickR, kickW := x.pipe()
+	d := x.connect(frontend.Options{Polling: true})
+	q := d.Queue(0)
+	x.share(d)
+	x.place(d, q, x.fdOf(kickR), q.Call.FD())
+	x.must(d.Session.SetVringEnable(0, true))
+	_, err := kickW.Write(make([]byte, 8))
+	x.must(err)
+	x.must(kickW.Close())
+	x.alive(d.Session)
+	_, err = d.Session.GetVringBase(0)
+	x.must(err)
+}
+
+func noKick(x *rig) {
+	d := x.connect(frontend.Options{})
+	q := d.Queue(0)
+	x.share(d)
+	x.place(d, q, -1, q.Call.FD())
+	x.must(d.Session.SetVringEnable(0, true))
+	for i := range 5 {
+		x.must(q.Submit(x.request(q, frontend.TypeIn, uint64(i), 512)))
+		x.drain(q, 1)
+	}
+}
+
+func noCall(x *rig) {
+	d := x.connect(frontend.Options{Polling: true})
+	q := d.Queue(0)
+	x.share(d)
+	x.place(d, q, q.Kick.FD(), -1)
+	x.must(d.Session.SetVringEnable(0, true))
+	for i := range 5 {
+		x.submit(q, x.request(q, frontend.TypeIn, uint64(i), 512))
+		x.drain(q, 1)
+	}
+}
+
+// changeCall is what QEMU does whenever a guest masks and unmasks its interrupt.
+func changeCall(x *rig) {
+	d := x.open(frontend.Options{Polling: true})
+	q := d.Queue(0)
+	for i := range 20 {
+		fd := []int{q.Call.FD(), q.Err.FD(), -1}[i%3]
+		x.must(d.Session.SetVringCall(0, fd))
+		r := x.request(q, frontend.TypeIn, 0, 512)
+		x.must(q.Submit(r))
+		q.Ring.RequestCall()
+		x.must(q.Kick.Signal())
+		x.drain(q, 1)
+		if fd >= 0 && !readable(fd, patience) {
+			x.Fatalf("round %d: no notification on the new descriptor", i)
+		}
+		for _, e := range []interface{ Clear() (bool, error) }{q.Call, q.Err} {
+			_, err := e.Clear()
+			x.must(err)
+		}
+	}
+}
+
+func pipeChannel(x *rig) {
+	_, w := x.pipe()
+	s := x.acked()
+	if err := s.Set(protocol.SetBackendReqFD, nil, x.fdOf(w)); err != nil {
+		x.wantErr("SET_BACKEND_REQ_FD", err, frontend.ErrRefused)
+	}
+	if x.target.Grow != nil {
+		x.must(x.target.Grow())
+	}
+	x.alive(s)
+}
+
+func closedChannel(x *rig) {
+	r, w := x.pipe()
+	s := x.acked()
+	if err := s.Set(protocol.SetBackendReqFD, nil, x.fdOf(w)); err != nil {
+		x.wantErr("SET_BACKEND_REQ_FD", err, frontend.ErrRefused)
+	}
+	x.must(r.Close())
+	if x.target.Grow != nil {
+		x.must(x.target.Grow())
+	}
+	x.alive(s)
+}
