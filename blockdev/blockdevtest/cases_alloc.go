@@ -16,7 +16,7 @@ func testAllocations(s *suite) {
 	}
 	q, done := s.queue(s.dev, s.opts.Depth)
 	defer done()
-	large := min(s.opts.Largest, 2<<20)
+	large := min(s.opts.Largest, 1<<20)
 	batches := map[string][]*blockdev.Request{
 		"read":            {transfer(blockdev.Read, 0, make([]byte, 4096))},
 		"write":           {transfer(blockdev.Write, 0, make([]byte, 4096))},
@@ -40,7 +40,7 @@ func testAllocations(s *suite) {
 	for name, batch := range batches {
 		run := s.bare(q, batch)
 		run()
-		if n := testing.AllocsPerRun(20, run); n != 0 {
+		if n := testing.AllocsPerRun(5, run); n != 0 {
 			s.Errorf("%s: %v allocations per run", name, n)
 		}
 	}

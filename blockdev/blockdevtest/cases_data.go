@@ -170,7 +170,7 @@ func testDiscard(s *suite) {
 func (s *suite) erase(r blockdev.Request, zeroes bool) {
 	d, done := s.driver()
 	defer done()
-	size := min(s.info.Capacity, 2<<20)
+	size := min(s.info.Capacity, 1<<20)
 	b := s.block()
 	ranges := [][2]int64{{0, b}, {b, b}, {4096 - b, 2 * b}, {8192, 4096}, {3 * b, 100*1024 + b},
 		{size - b, b}, {4096, size - 8192}, {0, size}}

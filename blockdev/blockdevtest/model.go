@@ -19,7 +19,7 @@ type model struct {
 // testModel runs random batches of requests, those of one batch in flight
 // together, and compares every read with an array of bytes.
 func testModel(s *suite) {
-	window := min(s.info.Capacity, 1<<20)
+	window := min(s.info.Capacity, 256<<10)
 	rapid.Check(s.T, func(rt *rapid.T) {
 		q, done := s.queue(s.dev, s.opts.Depth)
 		m := &model{suite: s, rt: rt, bytes: make([]byte, window)}

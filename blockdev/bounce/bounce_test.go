@@ -117,6 +117,16 @@ func TestErrorOfAPart(t *testing.T) {
 	}
 }
 
+func TestFirstErrorWins(t *testing.T) {
+	r := newRig(t, with(tiny, func(c *Config) { c.LargeChunks = 4 }), blockdevtest.FaultOptions{}, 4)
+	r.fault.FailNth(2, errBad)
+	r.fault.FailNth(3, errors.New("another"))
+	long := request(blockdev.Read, 0, bytes.Repeat([]byte{1}, 32<<10))
+	if err := r.Do(long); err != errBad {
+		t.Fatalf("got %v", err)
+	}
+}
+
 func TestShortPartIsAnError(t *testing.T) {
 	r := newRig(t, tiny, blockdevtest.FaultOptions{}, 4)
 	r.fault.ShortNth(2)

@@ -1,0 +1,48 @@
+// Package crypt encrypts a block device with AES-256-XTS.
+//
+// A [Device] is a layer over a lower device. What is written to it is encrypted
+// on its way to the lower device, what is read is decrypted on its way back; the
+// lower device never sees plaintext, and the memory of the submitter never holds
+// ciphertext. The layout is that of dm-crypt's aes-xts-plain64: one data unit of
+// ciphertext for one of plaintext at the same place, under the number of its first
+// 512-byte sector, which is 0 for the first one of the lower device. The logical
+// block size of the layer is at least the data unit. There is no mode in which data
+// passes in the clear: without a cipher there is no Device.
+//
+// # Zeros
+//
+// A data unit whose stored bytes are all zero reads as zeros; it is a hole, was
+// discarded or has never been written. Written data that encrypts to such a unit
+// would be lost: for a given write the chance is 2^-4096 with units of 512 bytes and
+// less with larger ones, and nobody can aim at it who does not hold the key, since
+// the only plaintext that does it is the decryption of zeros, which this layer
+// never gives out. Stock dm-crypt reads noise where this layer reads zeros. The
+// encryption is not authenticated: who can change the stored bytes can turn units
+// into zeros here, as they can turn them into noise anywhere.
+//
+// WriteZeroes stores the ciphertext of zeros, so that every reader of the format
+// agrees. With [ZeroesUnmap] a WriteZeroes that may unmap is passed on instead:
+// thin, but zeros only through this layer. Discard is passed on, if the lower
+// device supports it, or ignored with [DiscardIgnore]; a discarded range reads as
+// zeros if the lower device leaves zeros there.
+//
+// # Memory
+//
+// All data goes through the bounce memory of package bounce, whose documentation
+// states the bounds, the progress of large requests and the rules for untrusted
+// memory: a write's plaintext is read once, by the cipher or by the copy that joins
+// a data unit whose bytes lie in several buffers, and a read's buffers get
+// plaintext only.
+//
+// # Threading and failure
+//
+// As package blockdev says. All queues share the cipher, which does not change. It
+// stays the caller's, who destroys it after Close. A request fails with the error of
+// the lower device; what it has then written or read is undefined, but never
+// plaintext below or ciphertext above.
+//
+// # Sources
+//
+// IEEE Std 1619-2018, clause 5; the tweak is plain64 of dm-crypt's documentation
+// (Linux, Documentation/admin-guide/device-mapper/dm-crypt.rst).
+package crypt

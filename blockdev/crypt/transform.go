@@ -1,0 +1,47 @@
+package crypt
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"sealblk/cipher"
+)
+
+// transform is the cipher as package bounce calls it.
+type transform struct {
+	cipher *cipher.XTS
+	unit   int
+}
+
+func sector(offset int64) uint64 { return uint64(offset) / cipher.SectorSize }
+
+// Outgoing encrypts.
+func (t *transform) Outgoing(dst, src []byte, offset int64) {
+	t.cipher.Encrypt(dst, src, sector(offset))
+}
+
+// Incoming decrypts the runs of data units that are not zero, and makes zeros of
+// those that are. src is bounce memory: nobody changes it between the look and the
+// decryption.
+func (t *transform) Incoming(dst, src []byte, offset int64) {
+	for at := 0; at < len(src); {
+		end := at
+		for end < len(src) && !zero(src[end:end+t.unit]) {
+			end += t.unit
+		}
+		if end > at {
+			t.cipher.Decrypt(dst[at:end], src[at:end], sector(offset+int64(at)))
+		}
+		for at = end; at < len(src) && zero(src[at:at+t.unit]); at += t.unit {
+			clear(dst[at : at+t.unit])
+		}
+	}
+}
+
+var zeros [cipher.UnitMax]byte
+
+// zero reports whether a data unit is all zero. The first word tells for nearly
+// all that are not.
+func zero(unit []byte) bool {
+	return binary.NativeEndian.Uint64(unit) == 0 && bytes.Equal(unit, zeros[:len(unit)])
+}
