@@ -42,7 +42,7 @@ func TestFaultFailsTheNth(t *testing.T) {
 	reqs := writes(5)
 	d.Run(reqs...)
 	for i, r := range reqs {
-		if (r.Err == errBad) != (i == 2) {
+		if errors.Is(r.Err, errBad) != (i == 2) {
 			t.Errorf("request %d: %v", i, r.Err)
 		}
 	}

@@ -76,6 +76,6 @@ func Noise(seed uint64, n int64) []byte {
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
 	data := make([]byte, n)
-	rand.NewChaCha8(key).Read(data) // never fails
+	_, _ = rand.NewChaCha8(key).Read(data) // never fails
 	return data
 }

@@ -1,6 +1,7 @@
 package bounce
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -16,8 +17,8 @@ func newArena(size int, hugePages bool) (arena, error) {
 		return nil, fmt.Errorf("map bounce memory: %w", err)
 	}
 	if err := unix.Madvise(mem, unix.MADV_DONTDUMP); err != nil {
-		unix.Munmap(mem)
-		return nil, fmt.Errorf("keep bounce memory out of core dumps: %w", err)
+		err = fmt.Errorf("keep bounce memory out of core dumps: %w", err)
+		return nil, errors.Join(err, arena(mem).free())
 	}
 	if hugePages {
 		// A kernel without huge pages serves small ones.

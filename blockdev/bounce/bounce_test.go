@@ -159,7 +159,7 @@ func TestMixedErrorsWithFullPool(t *testing.T) {
 			for at := req.Offset; at < req.Offset+req.Length; at += 8192 {
 				want = want || at>>13%3 == 2
 			}
-			if (req.Err == errBad) != want {
+			if errors.Is(req.Err, errBad) != want {
 				t.Fatalf("request %d: %v, want an error: %v", i, req.Err, want)
 			}
 		}
@@ -280,7 +280,7 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// TestHugeRequest moves 1 GiB through 12 KiB.
+// TestHugeRequest moves 1 GiB through 72 KiB of bounce memory.
 func TestHugeRequest(t *testing.T) {
 	dev, err := null.New(2<<30, null.Options{})
 	if err != nil {

@@ -1,6 +1,7 @@
 package bounce
 
 import (
+	"errors"
 	"fmt"
 
 	"sealblk/blockdev"
@@ -47,8 +48,7 @@ func (d *Device) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
 	}
 	mem, err := newArena(depth*d.cfg.SmallChunk+d.cfg.LargeChunks*d.cfg.LargeChunk, d.cfg.HugePages)
 	if err != nil {
-		lower.Close()
-		return nil, err
+		return nil, errors.Join(err, lower.Close())
 	}
 	return newQueue(d, lower, mem, depth), nil
 }

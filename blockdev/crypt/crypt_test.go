@@ -186,7 +186,7 @@ func TestMixedErrorsWithFullPool(t *testing.T) {
 			for at := req.Offset; at < req.Offset+req.Length; at += 8192 {
 				want = want || bad(at)
 			}
-			if (req.Err == errBad) != want {
+			if errors.Is(req.Err, errBad) != want {
 				t.Fatalf("request %d: %v, want an error: %v", i, req.Err, want)
 			}
 			if !want && !bytes.Equal(req.Buffers[0], plain[req.Offset:req.Offset+req.Length]) {

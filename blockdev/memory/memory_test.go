@@ -51,7 +51,7 @@ func TestGrow(t *testing.T) {
 		q.Poll([]*blockdev.Request{nil})
 		return r.Err
 	}
-	if err := write(); err != blockdev.ErrOutOfRange {
+	if err := write(); !errors.Is(err, blockdev.ErrOutOfRange) {
 		t.Errorf("write past the end: %v", err)
 	}
 	if err := d.Grow(8192); err != nil || d.Info().Capacity != 8192 || len(d.Bytes()) != 8192 {
@@ -68,7 +68,7 @@ func TestGrow(t *testing.T) {
 	if err := errors.Join(q.Close(), d.Close()); err != nil {
 		t.Error(err)
 	}
-	if err := d.Close(); err != blockdev.ErrClosed {
+	if err := d.Close(); !errors.Is(err, blockdev.ErrClosed) {
 		t.Errorf("second close: %v", err)
 	}
 }

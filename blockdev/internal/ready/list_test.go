@@ -23,7 +23,7 @@ func TestListKeepsOrderAndErrors(t *testing.T) {
 			t.Fatalf("step %d: popped %d, want %d", step, n, want)
 		}
 		for _, r := range done[:n] {
-			if r.Tag != popped || r.Err != errs[popped%2] {
+			if r.Tag != popped || !errors.Is(r.Err, errs[popped%2]) {
 				t.Fatalf("got %d (%v), want %d (%v)", r.Tag, r.Err, popped, errs[popped%2])
 			}
 			popped++
