@@ -31,13 +31,11 @@ func (w *worker) guard(f func()) (err error) {
 // survive comes after a fault. Nothing that the panic cut short can be trusted to
 // go on, so no request is taken or answered any more; those that the device still
 // has are waited for, because they use memory that the session is about to free.
+//
+// The memory that is gone is not replaced by other memory, which would let them all
+// end in peace: a write still on its way would store zeros that no guest wrote.
 func (w *worker) survive(fault error) {
 	w.broken = true
-	// What lies behind the addresses from now on is not the guest's memory, but it
-	// can be written to: the device's completions do not fault again.
-	if err := w.table.Detach(); err != nil {
-		w.log.Warn("replacing guest memory failed", "err", err)
-	}
 	w.onFault(fault)
 	w.abandoned = w.guard(w.discard) != nil || w.inFlight > 0
 	for !w.stopping {

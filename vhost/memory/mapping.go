@@ -31,7 +31,7 @@ func (m *Mapping) Close() error {
 func openMapping(r Region, fd int) (*Mapping, error) {
 	m := &Mapping{Region: r, fd: fd}
 	if err := m.open(); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("map %v: %w", &r, err)
 	}
 	return m, nil

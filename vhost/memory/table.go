@@ -41,7 +41,7 @@ func New(regions []Region, fds []int) (*Table, error) {
 
 func closeAll(fds []int) {
 	for _, fd := range fds {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 	}
 }
 
@@ -57,7 +57,7 @@ func (t *Table) Len() int {
 // the call on.
 func (t *Table) With(r Region, fd int) (*Table, error) {
 	if err := t.admit(&r); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("add %v: %w", &r, err)
 	}
 	m, err := openMapping(r, fd)
