@@ -109,7 +109,7 @@ func (s *session) setBackendReqFD(m *protocol.Message) error {
 		return err
 	}
 	if s.backend >= 0 {
-		unix.Close(s.backend)
+		_ = unix.Close(s.backend)
 	}
 	s.backend = m.Files.Take(0)
 	return nil

@@ -3,6 +3,7 @@ package vhost_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"testing"
@@ -88,7 +89,7 @@ func TestProtocolBreaches(t *testing.T) {
 			must(t, s.SetProtocolFeatures(0))
 			alive(t, s)
 			must(t, s.Conn().WriteRaw(c.raw, fds...))
-			if c.want == io.ErrUnexpectedEOF {
+			if errors.Is(c.want, io.ErrUnexpectedEOF) {
 				must(t, s.Close())
 			}
 			wantEnd(t, ended, c.want)

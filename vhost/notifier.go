@@ -13,7 +13,7 @@ type notifier struct{ fd int }
 // newNotifier takes ownership of fd, also when it fails.
 func newNotifier(fd int) (*notifier, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("set descriptor non-blocking: %w", err)
 	}
 	return &notifier{fd}, nil
@@ -48,8 +48,10 @@ func (n *notifier) clear(buf []byte) bool {
 	return k > 0 || err == unix.EAGAIN || err == unix.EINTR
 }
 
+// close ignores the result: the descriptor is gone whatever close says, and the
+// front-end's file is not ours to report on.
 func (n *notifier) close() {
 	if n != nil {
-		unix.Close(n.fd)
+		_ = unix.Close(n.fd)
 	}
 }

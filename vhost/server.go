@@ -28,7 +28,7 @@ func (o *Options) logger() *slog.Logger {
 // an error when it cannot accept any more, or ErrAbandoned. The listener stays the
 // caller's.
 func Serve(ctx context.Context, ln *net.UnixListener, dev Device, opts Options) error {
-	stop := context.AfterFunc(ctx, func() { ln.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = ln.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	for ctx.Err() == nil {
 		conn, err := ln.AcceptUnix()

@@ -87,8 +87,8 @@ func (s *session) run(ctx context.Context) error {
 	cancelled := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(cancelled)
-		s.wake.Signal()
-		s.conn.SetDeadline(time.Unix(1, 0)) // a read or write under way ends
+		_ = s.wake.Signal()
+		_ = s.conn.SetDeadline(time.Unix(1, 0)) // a read or write under way ends
 	})
 	err := s.serve(ctx)
 	if !stop() {
@@ -137,7 +137,7 @@ func (s *session) wait() (readable bool, err error) {
 		return false, fmt.Errorf("wait for messages: %w", err)
 	}
 	if s.polls[1].Revents != 0 {
-		s.wake.Clear()
+		_, _ = s.wake.Clear()
 	}
 	for i, r := range s.waiting {
 		s.kicked(r, s.polls[2+i].Revents)
@@ -187,7 +187,7 @@ func (s *session) fail(err error) {
 		s.fault = err
 	}
 	s.mu.Unlock()
-	s.wake.Signal()
+	_ = s.wake.Signal()
 }
 
 func (s *session) failure() error {
@@ -204,7 +204,7 @@ func (s *session) close() error {
 		s.rings[i].close()
 	}
 	if s.backend >= 0 {
-		unix.Close(s.backend)
+		_ = unix.Close(s.backend)
 	}
 	s.message.Files.CloseAll()
 	err = errors.Join(err, s.conn.Close(), s.wake.Close())

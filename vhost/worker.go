@@ -85,7 +85,7 @@ func startWorker(cfg workerConfig) (*worker, error) {
 func (w *worker) do(f func()) {
 	done := make(chan struct{})
 	w.calls <- func() { f(); close(done) }
-	w.control.Signal()
+	_ = w.control.Signal()
 	<-done
 }
 
@@ -266,7 +266,7 @@ func (w *worker) wait(kick *notifier) {
 	}
 	w.pause = minPause
 	if w.polls[0].Revents != 0 {
-		w.control.Clear()
+		_, _ = w.control.Clear()
 	}
 	if w.polls[2].Revents != 0 && !kick.clear(w.kickBuf[:]) {
 		w.kick = &notifier{fd: -1} // closed by the front-end: nothing will come

@@ -1,6 +1,7 @@
 package blk
 
 import (
+	"errors"
 	"math"
 
 	"golang.org/x/sys/unix"
@@ -185,7 +186,7 @@ func (q *queue) complete(s *slot) {
 }
 
 func (q *queue) fail(s *slot) {
-	if s.io.Err == unix.ENOSPC {
+	if errors.Is(s.io.Err, unix.ENOSPC) {
 		q.count.noSpace.Add(1)
 	} else {
 		q.count.failed.Add(1)

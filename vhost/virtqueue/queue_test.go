@@ -114,8 +114,10 @@ func TestNotificationFlags(t *testing.T) {
 		t.Error("no notification, and the driver did not decline")
 	}
 	r.setAvailFlags(AvailNoInterrupt)
-	if publish() || publish() {
-		t.Error("a notification that the driver declined")
+	for range 2 {
+		if publish() {
+			t.Error("a notification that the driver declined")
+		}
 	}
 	r.setAvailFlags(0)
 	if !publish() {
