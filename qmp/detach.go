@@ -181,3 +181,12 @@ func stillHeld(ctx context.Context) error {
 		"the request stays pending: unmount the disk in the guest or let the guest boot, then detach again; keep the back-end running until then",
 		"the device is still plugged")
 }
+
+// Attached tells whether the machine has the disk with this id.
+func Attached(ctx context.Context, mon Executor, id string) (bool, error) {
+	typ, err := qom{mon}.deviceType(ctx, id)
+	if err != nil {
+		return false, fmt.Errorf("look for device %s: %w", id, err)
+	}
+	return typ == driver, nil
+}

@@ -14,6 +14,9 @@ type Options struct {
 	// Logger takes one line for each session that ends and for each ring that
 	// breaks. Nil is slog.Default().
 	Logger *slog.Logger
+	// Active is told when a session begins (true) and when it has ended (false). May
+	// be nil.
+	Active func(bool)
 }
 
 func (o *Options) logger() *slog.Logger {
@@ -61,6 +64,10 @@ func ServeConn(ctx context.Context, conn *net.UnixConn, dev Device, opts Options
 	s, err := newSession(conn, dev, opts.logger())
 	if err != nil {
 		return fmt.Errorf("open session: %w", err)
+	}
+	if opts.Active != nil {
+		opts.Active(true)
+		defer opts.Active(false)
 	}
 	return s.run(ctx)
 }
