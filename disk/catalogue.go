@@ -1,0 +1,156 @@
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"sealblk/internal/atomicfile"
+	"sealblk/keymgr"
+)
+
+// Catalogue is the set of disks of one state directory.
+type Catalogue struct {
+	dir  string
+	keys keymgr.KMS
+}
+
+// OpenCatalogue opens the catalogue in a state directory, and makes the directory
+// if it is not there. keys takes whole URIs ([keymgr.Set]).
+func OpenCatalogue(dir string, keys keymgr.KMS) (*Catalogue, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Catalogue{dir: abs, keys: keys}
+	for _, sub := range []string{"disks", "volumes", "headers", "run"} {
+		if err := os.MkdirAll(filepath.Join(abs, sub), 0o700); err != nil {
+			return nil, withHint(fmt.Errorf("open state directory: %w", err), "choose another with --state-dir, or run as its owner")
+		}
+	}
+	return c, nil
+}
+
+// Dir is the state directory.
+func (c *Catalogue) Dir() string { return c.dir }
+
+func (c *Catalogue) recordPath(name string) string {
+	return filepath.Join(c.dir, "disks", name+".json")
+}
+func (c *Catalogue) lockPath(name string) string {
+	return filepath.Join(c.dir, "disks", name+".lock")
+}
+func (c *Catalogue) runtimePath(name string) string {
+	return filepath.Join(c.dir, "run", name+".json")
+}
+
+// ControlPath is where the export of a disk listens for control requests.
+func (c *Catalogue) ControlPath(name string) string {
+	return filepath.Join(c.dir, "run", name+".ctl")
+}
+
+// SocketPath is where a disk is exported when the user names no place.
+func (c *Catalogue) SocketPath(name string) string {
+	return filepath.Join(c.dir, "run", name+".sock")
+}
+
+// Get reads the record of a disk.
+func (c *Catalogue) Get(name string) (Record, error) {
+	if err := CheckName(name); err != nil {
+		return Record{}, err
+	}
+	data, err := os.ReadFile(c.recordPath(name))
+	if errors.Is(err, os.ErrNotExist) {
+		return Record{}, withHint(fmt.Errorf("disk %s: %w", name, ErrNotFound), "see sealblk disk list; a disk whose record is lost comes back with sealblk disk import")
+	}
+	if err != nil {
+		return Record{}, fmt.Errorf("read record: %w", err)
+	}
+	r, err := parseRecord(data)
+	if err != nil {
+		return Record{}, withHint(fmt.Errorf("disk %s: %s: %w", name, c.recordPath(name), err),
+			"restore the record from a backup, or remove it and register the disk again with sealblk disk import")
+	}
+	if r.Name != name {
+		return Record{}, fmt.Errorf("disk %s: %s: %w: it names disk %s", name, c.recordPath(name), ErrRecord, r.Name)
+	}
+	return r, nil
+}
+
+// List reads all records, by name. Damaged ones are left out and returned as errors.
+func (c *Catalogue) List() ([]Record, []error) {
+	entries, err := os.ReadDir(filepath.Join(c.dir, "disks"))
+	if err != nil {
+		return nil, []error{fmt.Errorf("list disks: %w", err)}
+	}
+	var records []Record
+	var damaged []error
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok || strings.HasPrefix(name, ".") {
+			continue
+		}
+		r, err := c.Get(name)
+		if err != nil {
+			damaged = append(damaged, err)
+			continue
+		}
+		records = append(records, r)
+	}
+	slices.SortFunc(records, func(a, b Record) int { return strings.Compare(a.Name, b.Name) })
+	return records, damaged
+}
+
+func (c *Catalogue) save(r Record) error {
+	if err := r.validate(); err != nil {
+		return err
+	}
+	return atomicfile.Write(c.recordPath(r.Name), r.encode(), 0o600)
+}
+
+// holder is the disk whose backend is b, if there is one.
+func (c *Catalogue) holder(b backend) (string, bool) {
+	if b.kind != "file" {
+		return "", false
+	}
+	records, _ := c.List()
+	for _, r := range records {
+		if other, err := parseBackend(r.Backend); err == nil && samePlace(other, b) {
+			return r.Name, true
+		}
+	}
+	return "", false
+}
+
+// samePlace sees through links: two names of one file are one backend.
+func samePlace(a, b backend) bool {
+	if a == b {
+		return true
+	}
+	if a.kind != "file" || b.kind != "file" {
+		return false
+	}
+	ia, errA := os.Stat(a.path)
+	ib, errB := os.Stat(b.path)
+	return errA == nil && errB == nil && os.SameFile(ia, ib)
+}
+
+func (c *Catalogue) headerPath(name string) string {
+	return filepath.Join(c.dir, "headers", name+".luks")
+}
+
+// UsersOf names the disks whose data keys a CMK wraps. A record that cannot be read
+// is an error: it might be one of them.
+func (c *Catalogue) UsersOf(keyURI string) ([]string, error) {
+	records, damaged := c.List()
+	var names []string
+	for _, r := range records {
+		if r.KeyURI == keyURI {
+			names = append(names, r.Name)
+		}
+	}
+	return names, errors.Join(damaged...)
+}

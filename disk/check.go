@@ -1,0 +1,78 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+)
+
+// Results of a check.
+const (
+	OK      = "ok"
+	Warning = "warning"
+	Failed  = "failed"
+)
+
+// Finding is one result of a check.
+type Finding struct {
+	// Check names what was looked at: record, header, backing file, key.
+	Check string `json:"check"`
+	// Result is OK, Warning or Failed.
+	Result string `json:"result"`
+	Detail string `json:"detail"`
+	// Err is the failure behind a failed check.
+	Err error `json:"-"`
+}
+
+// Check looks at everything that must be right before a disk is served, and changes
+// nothing. It takes no lock: a running disk may be checked.
+func (c *Catalogue) Check(ctx context.Context, name string) ([]Finding, error) {
+	r, err := c.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	found := []Finding{{Check: "record", Result: OK, Detail: c.recordPath(name)}}
+	if r.Encrypted {
+		return append(found, c.checkEncrypted(ctx, r)...), nil
+	}
+	return append(found, c.checkPlain(r)...), nil
+}
+
+func (c *Catalogue) checkPlain(r Record) []Finding {
+	b, err := parseBackend(r.Backend)
+	if err == nil && b.kind == "file" {
+		if _, err = extent(r, b.path, nil); err == nil {
+			err = RefuseOurs(b.path)
+		}
+	}
+	return []Finding{finding("backing file", err, b.where())}
+}
+
+func (c *Catalogue) checkEncrypted(ctx context.Context, r Record) []Finding {
+	h, err := c.readHeader(r)
+	if err != nil {
+		return []Finding{finding("header", err, "")}
+	}
+	found := []Finding{finding("header", nil, fmt.Sprintf("LUKS2, both copies read, sequence %d", h.Seqid()))}
+	for i, w := range h.Warnings() {
+		if i == 0 {
+			found = nil
+		}
+		found = append(found, Finding{Check: "header", Result: Warning, Detail: w})
+	}
+	if b, err := parseBackend(r.Backend); err == nil && b.kind == "file" {
+		_, err := extent(r, b.path, h)
+		found = append(found, finding("backing file", err, b.path))
+	}
+	dk, err := c.unwrap(ctx, h)
+	if err == nil {
+		dk.Destroy()
+	}
+	return append(found, finding("key", err, r.KeyURI+" unwraps the data key and the header's digest confirms it"))
+}
+
+func finding(check string, err error, ok string) Finding {
+	if err != nil {
+		return Finding{Check: check, Result: Failed, Detail: err.Error(), Err: err}
+	}
+	return Finding{Check: check, Result: OK, Detail: ok}
+}

@@ -1,0 +1,30 @@
+// Package disk is the catalogue of disks and the life of each: create, open, check,
+// import, delete.
+//
+// # On disk
+//
+// A state directory holds, for a disk NAME:
+//
+//	disks/NAME.json      the record: what the disk is (format 1, see [Record])
+//	disks/NAME.lock      locked while the disk is open or being changed
+//	volumes/NAME.img     the default backing file
+//	headers/NAME.luks    the LUKS2 header of an encrypted disk whose backend is not a file
+//	run/NAME.json        who exports it now ([Runtime]); valid only while the lock is held
+//
+// Records are replaced by atomic rename and fsync. A record names its backing file
+// and caches facts; the truth about an encrypted disk's key is the token in its
+// LUKS2 header, so that a backing file describes itself ([Catalogue.Import]).
+//
+// # Fail closed
+//
+// A disk recorded as encrypted opens only through a crypt layer, with a data key
+// that the header's digest has proved right. A record and a header that disagree, a
+// key that cannot be unwrapped, a backing file that is too short: each is an error
+// and nothing is served, written or repaired. A plain disk that turns out to hold
+// one of our containers is refused as well.
+//
+// # Concurrency
+//
+// A disk is open, or being changed, in one process at a time: the lock file says
+// so. Listing and showing take no lock. A [Catalogue] may be used from any goroutine.
+package disk

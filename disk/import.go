@@ -1,0 +1,101 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"sealblk/blockdev/luks"
+)
+
+// Import registers a disk that describes itself: its catalogue is lost, or it comes
+// from another host. The backing store is only read. Its key must unwrap here and
+// be proved right.
+func (c *Catalogue) Import(ctx context.Context, name, backendURI string) (Record, error) {
+	if err := CheckName(name); err != nil {
+		return Record{}, err
+	}
+	uri, err := normalise(backendURI)
+	if err != nil {
+		return Record{}, err
+	}
+	l, err := c.register(name)
+	if err != nil {
+		return Record{}, err
+	}
+	defer l.release()
+	r, err := c.readForeign(ctx, name, uri)
+	if err != nil {
+		return Record{}, fmt.Errorf("import %s: %w", backendURI, err)
+	}
+	return r, c.save(r)
+}
+
+func (c *Catalogue) readForeign(ctx context.Context, name, uri string) (Record, error) {
+	b, err := c.vacant(Record{Name: name, Backend: uri})
+	if err != nil {
+		return Record{}, err
+	}
+	if b.kind != "file" {
+		return Record{}, withHint(fmt.Errorf("%w: %s: keeps nothing that could be imported", ErrBackend, b.kind), "give file:PATH")
+	}
+	h, err := openHeader(b.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return Record{}, err
+	}
+	if errors.Is(err, luks.ErrNoHeader) || errors.Is(err, luks.ErrNoToken) {
+		return Record{}, withHint(ErrNotSelfDescribing, "only encrypted disks of ours describe themselves")
+	}
+	if err != nil {
+		return Record{}, err
+	}
+	r, err := recordOf(name, uri, h)
+	if err != nil {
+		return Record{}, err
+	}
+	if _, err := extent(r, b.path, h); err != nil {
+		return Record{}, err
+	}
+	if other, taken := c.byID(r.ID); taken {
+		return Record{}, withHint(fmt.Errorf("disk id %s: %w as disk %s", r.ID, ErrExists, other), "this is a copy of that disk: two disks of one id cannot be in one catalogue")
+	}
+	dk, err := c.unwrap(ctx, h)
+	if err != nil {
+		return Record{}, err
+	}
+	dk.Destroy()
+	return r, nil
+}
+
+// recordOf makes a record from what a header says of its disk.
+func recordOf(name, uri string, h *luks.Header) (Record, error) {
+	t, err := h.Token()
+	if err != nil {
+		if errors.Is(err, luks.ErrNoToken) {
+			return Record{}, withHint(ErrNotSelfDescribing, "this LUKS2 container was made by other software")
+		}
+		return Record{}, err
+	}
+	d := t.Disk
+	r := Record{
+		Format: recordFormat, Name: name, ID: d.ID, Lineage: d.Lineage,
+		SizeBytes: d.Size, Encrypted: true, SectorSize: d.SectorSize,
+		KeyURI: t.KeyURI, KeyID: keyID(t.KeyURI), Category: Cloud, Role: Role(d.Role),
+		Serial: d.Serial, Backend: uri, Created: d.Created,
+	}
+	if err := r.validate(); err != nil {
+		return Record{}, fmt.Errorf("header does not describe a disk: %w", err)
+	}
+	return r, matches(r, h)
+}
+
+func (c *Catalogue) byID(id string) (string, bool) {
+	records, _ := c.List()
+	for _, r := range records {
+		if r.ID == id {
+			return r.Name, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,180 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"sealblk/blockdev/luks"
+	"sealblk/keymgr"
+	"sealblk/keymgr/secret"
+)
+
+// dataKey is a data key in both its forms.
+type dataKey struct {
+	plain   *secret.Buffer
+	wrapped keymgr.WrappedKey
+}
+
+// keyID is what listings show for a key: the id in the embedded KMS, else the URI.
+func keyID(uri string) string {
+	if id, ok := strings.CutPrefix(uri, "local:"); ok {
+		return id
+	}
+	return uri
+}
+
+// readHeader reads the LUKS2 header of a disk and checks that it is the record's.
+func (c *Catalogue) readHeader(r Record) (*luks.Header, error) {
+	path, err := c.headerFile(r)
+	if err != nil {
+		return nil, err
+	}
+	h, err := openHeader(path)
+	if err != nil {
+		return nil, fmt.Errorf("disk %s: header in %s: %w", r.Name, path, err)
+	}
+	if err := matches(r, h); err != nil {
+		return nil, fmt.Errorf("disk %s: %w", r.Name, err)
+	}
+	return h, nil
+}
+
+func openHeader(path string) (*luks.Header, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return luks.Open(f)
+}
+
+// headerFile is where the header of an encrypted disk is: in front of its data, or
+// in a file of its own.
+func (c *Catalogue) headerFile(r Record) (string, error) {
+	b, err := parseBackend(r.Backend)
+	if err != nil {
+		return "", err
+	}
+	if b.kind == "file" {
+		return b.path, nil
+	}
+	return c.headerPath(r.Name), nil
+}
+
+// matches compares a record with the facts in the header's token.
+func matches(r Record, h *luks.Header) error {
+	t, err := h.Token()
+	if err != nil {
+		return err
+	}
+	d := t.Disk
+	differ := func(what string, record, header any) error {
+		return withHint(fmt.Errorf("%w: %s is %v in the record and %v in the header", ErrMismatch, what, record, header),
+			"if the backing file is the right one, remove the record and register the disk again with sealblk disk import")
+	}
+	switch {
+	case d.ID != r.ID:
+		return differ("disk id", r.ID, d.ID)
+	case d.Lineage != r.Lineage:
+		return differ("lineage", r.Lineage, d.Lineage)
+	case t.Context[keymgr.ContextDisk] != r.Lineage:
+		return differ("lineage in the encryption context", r.Lineage, t.Context[keymgr.ContextDisk])
+	case d.Size != r.SizeBytes:
+		return differ("size in bytes", r.SizeBytes, d.Size)
+	case d.SectorSize != r.SectorSize:
+		return differ("sector size", r.SectorSize, d.SectorSize)
+	}
+	return nil
+}
+
+// unwrap opens the wrapped data key of a header and proves that it is the right one.
+func (c *Catalogue) unwrap(ctx context.Context, h *luks.Header) (*secret.Buffer, error) {
+	t, err := h.Token()
+	if err != nil {
+		return nil, err
+	}
+	w := keymgr.WrappedKey{URI: t.KeyURI, Version: t.KeyVersion, Blob: t.WrappedKey}
+	dk, err := c.keys.Decrypt(ctx, w, t.Context)
+	if err != nil {
+		return nil, fmt.Errorf("unwrap data key: %w", err)
+	}
+	if err := h.VerifyKey(dk.Bytes()); err != nil {
+		dk.Destroy()
+		return nil, fmt.Errorf("verify data key: %w", err)
+	}
+	return dk, nil
+}
+
+// ExportKey unwraps the data key of a disk: the way to the data when this program
+// is gone. The caller destroys the key.
+func (c *Catalogue) ExportKey(ctx context.Context, name string) (*secret.Buffer, error) {
+	r, err := c.Get(name)
+	if err != nil {
+		return nil, err
+	}
+	if !r.Encrypted {
+		return nil, fmt.Errorf("disk %s: %w: there is no key to export", name, ErrNotEncrypted)
+	}
+	h, err := c.readHeader(r)
+	if err != nil {
+		return nil, err
+	}
+	dk, err := c.unwrap(ctx, h)
+	if err != nil {
+		return nil, fmt.Errorf("disk %s: %w", name, err)
+	}
+	return dk, nil
+}
+
+// extent tells where the data of a disk lies in its backing file, and proves that
+// the file holds all of it. h is nil for a plain disk.
+func extent(r Record, path string, h *luks.Header) (luks.Extent, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return luks.Extent{}, fmt.Errorf("disk %s: open backing file: %w", r.Name, err)
+	}
+	defer f.Close()
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return luks.Extent{}, err
+	}
+	e, err := within(r, end, h)
+	if errors.Is(err, luks.ErrTooShort) || errors.Is(err, ErrTooShort) {
+		err = withHint(err, "restore the file from a backup or a snapshot")
+	}
+	if err != nil {
+		return luks.Extent{}, fmt.Errorf("disk %s: %s: %w", r.Name, path, err)
+	}
+	return e, nil
+}
+
+// within tells where the data lies in a file of that many bytes.
+func within(r Record, end int64, h *luks.Header) (luks.Extent, error) {
+	switch {
+	case h == nil && end < r.SizeBytes:
+		return luks.Extent{}, fmt.Errorf("%w: it has %d bytes, the disk %d", ErrTooShort, end, r.SizeBytes)
+	case h == nil:
+		return luks.Extent{Size: r.SizeBytes, SectorSize: r.SectorSize}, nil
+	case h.Detached():
+		return luks.Extent{}, fmt.Errorf("%w: the header says that the data is in another file", ErrMismatch)
+	}
+	return h.Data(end)
+}
+
+// RefuseOurs makes sure that what is to be served as plain is not a container of
+// ours: that would let a guest write plaintext over ciphertext.
+func RefuseOurs(path string) error {
+	h, err := openHeader(path)
+	if err != nil {
+		return nil // no header, or data that a guest wrote; opening the file tells more
+	}
+	if _, err := h.Token(); errors.Is(err, luks.ErrNoToken) {
+		return nil // a container that a guest made
+	}
+	return withHint(fmt.Errorf("%w: to be served as plain, but %s is an encrypted disk", ErrMismatch, path),
+		"register it with sealblk disk import and export that disk; remove a record that calls it plain")
+}

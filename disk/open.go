@@ -1,0 +1,149 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"sealblk/blockdev"
+	"sealblk/blockdev/crypt"
+	"sealblk/blockdev/file"
+	"sealblk/blockdev/luks"
+	"sealblk/blockdev/memory"
+	"sealblk/blockdev/null"
+	"sealblk/cipher"
+	"sealblk/keymgr/secret"
+)
+
+// OpenOptions say how to open a disk.
+type OpenOptions struct {
+	ReadOnly bool
+	Engine   file.Engine
+}
+
+// Disk is an open disk: its device stack, the key in locked memory, and the lock
+// that keeps others out.
+type Disk struct {
+	Record Record
+	// Device is the top of the stack, what a guest sees.
+	Device blockdev.Device
+	// Warnings are what an operator should know, one line each.
+	Warnings []string
+
+	lease *lease
+	keys  *secret.Buffer
+}
+
+// Open locks a disk, unwraps and verifies its key, and builds its device stack.
+func (c *Catalogue) Open(ctx context.Context, name string, o OpenOptions) (*Disk, error) {
+	if _, err := c.Get(name); err != nil {
+		return nil, err
+	}
+	l, err := c.acquire(name)
+	if err != nil {
+		return nil, err
+	}
+	d := &Disk{lease: l}
+	if err := c.open(ctx, d, name, o); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (c *Catalogue) open(ctx context.Context, d *Disk, name string, o OpenOptions) (err error) {
+	if d.Record, err = c.Get(name); err != nil {
+		return err
+	}
+	b, err := parseBackend(d.Record.Backend)
+	if err != nil {
+		return err
+	}
+	if d.Record.Encrypted {
+		return c.openEncrypted(ctx, d, b, o)
+	}
+	if b.kind == "file" {
+		if err := RefuseOurs(b.path); err != nil {
+			return err
+		}
+	}
+	d.Device, err = openBackend(d.Record, b, nil, o)
+	return err
+}
+
+func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, o OpenOptions) error {
+	h, err := c.readHeader(d.Record)
+	if err != nil {
+		return err
+	}
+	d.Warnings = h.Warnings()
+	dk, err := c.unwrap(ctx, h)
+	if err != nil {
+		return fmt.Errorf("disk %s: %w", d.Record.Name, err)
+	}
+	defer dk.Destroy()
+	lower, err := openBackend(d.Record, b, h, o)
+	if err != nil {
+		return err
+	}
+	if d.Device, err = d.encrypt(lower, dk); err != nil {
+		lower.Close()
+		return fmt.Errorf("disk %s: %w", d.Record.Name, err)
+	}
+	return nil
+}
+
+// encrypt puts the encryption layer over the backing store. The round keys go into
+// locked memory, which Close wipes.
+func (d *Disk) encrypt(lower blockdev.Device, dk *secret.Buffer) (_ blockdev.Device, err error) {
+	if d.keys, err = secret.New(cipher.StateSize); err != nil {
+		return nil, err
+	}
+	x, err := cipher.NewXTSIn(d.keys.Bytes(), dk.Bytes(), d.Record.SectorSize)
+	if err != nil {
+		return nil, err
+	}
+	return crypt.New(lower, x, crypt.Options{})
+}
+
+// openBackend opens the store below the encryption.
+func openBackend(r Record, b backend, h *luks.Header, o OpenOptions) (blockdev.Device, error) {
+	switch b.kind {
+	case "memory":
+		return memory.New(r.SizeBytes, memory.Options{LogicalBlockSize: r.SectorSize, ReadOnly: o.ReadOnly})
+	case "null":
+		return null.New(r.SizeBytes, null.Options{LogicalBlockSize: r.SectorSize, ReadOnly: o.ReadOnly})
+	}
+	at, err := extent(r, b.path, h)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := file.Open(b.path, file.Options{
+		ReadOnly: o.ReadOnly, Offset: at.Offset, Size: r.SizeBytes,
+		Engine: o.Engine, LogicalBlockSize: r.SectorSize, Lock: true,
+	})
+	if errors.Is(err, blockdev.ErrBusy) {
+		return nil, withHint(fmt.Errorf("disk %s: %w", r.Name, err), "another program has the backing file open: stop it first")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("disk %s: %w", r.Name, err)
+	}
+	return dev, nil
+}
+
+// Publish tells other processes who exports the disk.
+func (d *Disk) Publish(rt Runtime) error { return d.lease.publish(rt) }
+
+// Close closes the stack, wipes the key and gives up the lock. All queues of the
+// device must be closed before.
+func (d *Disk) Close() error {
+	var err error
+	if d.Device != nil {
+		err = d.Device.Close()
+	}
+	if d.keys != nil {
+		d.keys.Destroy()
+	}
+	d.lease.release()
+	return err
+}

@@ -1,0 +1,171 @@
+package disk
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"regexp"
+	"time"
+)
+
+// Category says where a disk lives.
+type Category string
+
+const (
+	// Cloud disks outlive their VM. They may be encrypted.
+	Cloud Category = "cloud"
+	// Local disks are ephemeral. They cannot be encrypted.
+	Local Category = "local"
+)
+
+// Role says what a VM uses a disk for.
+type Role string
+
+const (
+	System Role = "system"
+	Data   Role = "data"
+)
+
+const recordFormat = 1
+
+// serialSize is the length of a virtio-blk serial number (virtio 1.2, 5.2.6.1:
+// VIRTIO_BLK_ID_BYTES).
+const serialSize = 20
+
+// maxEncryptedSize is 2^44 blocks of 16 bytes: the most that IEEE 1619-2025 allows
+// under one XTS key.
+const maxEncryptedSize = 1 << 48
+
+// maxSize keeps sums of offsets and sizes far from overflow.
+const maxSize = 1 << 56
+
+// Record is what the catalogue keeps about a disk.
+type Record struct {
+	Format int    `json:"format"`
+	Name   string `json:"name"`
+	// ID is unique for ever; Lineage is the ID of the first disk that used this data
+	// key, and what the wrapped key is bound to.
+	ID        string `json:"id"`
+	Lineage   string `json:"lineage"`
+	SizeBytes int64  `json:"size_bytes"`
+	Encrypted bool   `json:"encrypted"`
+	// KeyID and KeyURI name the CMK when the record was written; the header's token
+	// is what counts.
+	KeyID  string `json:"key_id"`
+	KeyURI string `json:"key_uri"`
+	// SectorSize is the data unit and the logical block size: 512 or 4096 bytes.
+	SectorSize int       `json:"sector_size"`
+	Category   Category  `json:"category"`
+	Role       Role      `json:"role"`
+	Serial     string    `json:"serial"`
+	Backend    string    `json:"backend"`
+	Created    time.Time `json:"created"`
+}
+
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+
+// CheckName says whether a disk may be called so.
+func CheckName(name string) error {
+	if !namePattern.MatchString(name) {
+		return withHint(fmt.Errorf("%w: disk name %q", ErrInvalid, name),
+			"use 1 to 63 letters, digits, dots, dashes and underscores, beginning with a letter or digit")
+	}
+	return nil
+}
+
+// newID makes an id that fits a virtio serial number: "d-" and 18 hex digits.
+func newID() string {
+	var b [9]byte
+	rand.Read(b[:])
+	return "d-" + hex.EncodeToString(b[:])
+}
+
+var idPattern = regexp.MustCompile(`^d-[0-9a-f]{18}$`)
+
+// parseRecord reads a record strictly: it comes from a file that anything may have
+// happened to.
+func parseRecord(data []byte) (Record, error) {
+	var r Record
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrRecord, err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return Record{}, fmt.Errorf("%w: data after the record", ErrRecord)
+	}
+	if err := r.validate(); err != nil {
+		return Record{}, fmt.Errorf("%w: %w", ErrRecord, err)
+	}
+	return r, nil
+}
+
+func (r *Record) validate() error {
+	if r.Format != recordFormat {
+		return fmt.Errorf("format %d, this program knows %d", r.Format, recordFormat)
+	}
+	if err := CheckName(r.Name); err != nil {
+		return err
+	}
+	if !idPattern.MatchString(r.ID) {
+		return fmt.Errorf("id %q", r.ID)
+	}
+	if r.Encrypted && !idPattern.MatchString(r.Lineage) {
+		return fmt.Errorf("lineage %q", r.Lineage)
+	}
+	if r.Encrypted && r.KeyURI == "" {
+		return fmt.Errorf("encrypted without a key")
+	}
+	if !r.Encrypted && r.KeyURI != "" {
+		return fmt.Errorf("a key without encryption")
+	}
+	return r.validateShape()
+}
+
+func (r *Record) validateShape() error {
+	if r.SectorSize != 512 && r.SectorSize != 4096 {
+		return withHint(fmt.Errorf("%w: sector size %d", ErrInvalid, r.SectorSize), "use 512 or 4096")
+	}
+	if r.SizeBytes <= 0 || r.SizeBytes > maxSize || r.SizeBytes%int64(r.SectorSize) != 0 {
+		return withHint(fmt.Errorf("%w: size %d bytes", ErrInvalid, r.SizeBytes),
+			fmt.Sprintf("use a multiple of %d, at most 64 PiB", r.SectorSize))
+	}
+	if r.Encrypted && r.SizeBytes > maxEncryptedSize {
+		return withHint(fmt.Errorf("%w: size %d bytes is beyond what one XTS key may cover", ErrInvalid, r.SizeBytes),
+			"use at most 256 TiB for an encrypted disk (IEEE 1619-2025)")
+	}
+	if r.Category != Cloud && r.Category != Local {
+		return withHint(fmt.Errorf("%w: category %q", ErrInvalid, r.Category), "use cloud or local")
+	}
+	if r.Category == Local && r.Encrypted {
+		return withHint(ErrLocalEncrypted, "use --category cloud, or leave encryption out")
+	}
+	if r.Role != System && r.Role != Data {
+		return withHint(fmt.Errorf("%w: role %q", ErrInvalid, r.Role), "use system or data")
+	}
+	if len(r.Serial) > serialSize || !printable(r.Serial) {
+		return withHint(fmt.Errorf("%w: serial %q", ErrInvalid, r.Serial), "use at most 20 printable ASCII characters")
+	}
+	_, err := parseBackend(r.Backend)
+	return err
+}
+
+func printable(s string) bool {
+	for _, c := range []byte(s) {
+		if c < 0x20 || c > 0x7e {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *Record) encode() []byte {
+	out, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		panic(err) // a Record has no value that JSON cannot hold
+	}
+	return append(out, '\n')
+}
