@@ -1,0 +1,138 @@
+// Package control is how other processes talk to a running export: HTTP with JSON
+// over a unix socket of mode 0600, which each export listens on as run/NAME.ctl in
+// the state directory.
+//
+//	GET  /v1/status   [Status]
+//	POST /v1/stop     drain and exit; answers when the export has begun to stop
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sealblk/internal/unixsocket"
+)
+
+// Status describes a running export.
+type Status struct {
+	PID        int      `json:"pid"`
+	Disk       string   `json:"disk"`
+	SocketPath string   `json:"socket_path"`
+	Encrypted  bool     `json:"encrypted"`
+	Connected  bool     `json:"connected"`
+	Queues     int      `json:"num_queues"`
+	Warnings   []string `json:"warnings"`
+	Stats      Stats    `json:"stats"`
+}
+
+// Stats are sums over all queues since the export started.
+type Stats struct {
+	Reads      uint64 `json:"reads"`
+	Writes     uint64 `json:"writes"`
+	Flushes    uint64 `json:"flushes"`
+	ReadBytes  uint64 `json:"read_bytes"`
+	WriteBytes uint64 `json:"write_bytes"`
+	Errors     uint64 `json:"errors"`
+}
+
+// ErrNotRunning: nobody listens on the control socket.
+var ErrNotRunning = errors.New("no export is running")
+
+// Export is what a control server speaks for. Its methods are called from any
+// goroutine.
+type Export interface {
+	Status() Status
+	Stop()
+}
+
+// Server answers requests on a control socket until it is closed.
+type Server struct {
+	path string
+	http http.Server
+	done chan struct{}
+}
+
+// Serve listens on path and answers for e.
+func Serve(path string, e Export) (*Server, error) {
+	ln, err := unixsocket.Listen(path)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, e.Status()) })
+	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, _ *http.Request) { e.Stop(); reply(w, e.Status()) })
+	s := &Server{path: path, http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		s.http.Serve(ln) //nolint:errcheck // it ends with ErrServerClosed, by Close
+	}()
+	return s, nil
+}
+
+// Close answers what is being asked, and removes the socket.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	err := s.http.Shutdown(ctx)
+	if err != nil {
+		err = s.http.Close()
+	}
+	<-s.done
+	return errors.Join(err, unixsocket.Remove(s.path))
+}
+
+func reply(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(v) //nolint:errcheck // the peer has gone: nobody to tell
+}
+
+// Client asks one running export.
+type Client struct{ http http.Client }
+
+// Dial makes a client for the control socket at path. It connects with each call.
+func Dial(path string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return unixsocket.Dial(ctx, path)
+	}
+	return &Client{http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
+}
+
+// Status asks what the export is doing. ErrNotRunning if there is none.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return c.call(ctx, http.MethodGet, "/v1/status")
+}
+
+// Stop tells the export to drain and exit.
+func (c *Client) Stop(ctx context.Context) error {
+	_, err := c.call(ctx, http.MethodPost, "/v1/stop")
+	return err
+}
+
+func (c *Client) call(ctx context.Context, method, path string) (Status, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://export"+path, nil)
+	if err != nil {
+		return Status{}, err
+	}
+	resp, err := c.http.Do(req)
+	if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, os.ErrNotExist) {
+		return Status{}, ErrNotRunning
+	}
+	if err != nil {
+		return Status{}, fmt.Errorf("ask export: %w", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return Status{}, fmt.Errorf("ask export: %s", resp.Status)
+	}
+	var s Status
+	err = json.NewDecoder(http.MaxBytesReader(nil, resp.Body, 1<<20)).Decode(&s)
+	return s, err
+}

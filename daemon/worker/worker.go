@@ -1,0 +1,169 @@
+// Package worker is the process that serves one disk to one VM: sealblk export.
+//
+// It opens the disk (which locks it, unwraps and proves its key), listens on the
+// vhost-user socket, answers on the control socket, and serves one front-end after
+// the other until its context is cancelled; then it drains what is in flight, wipes
+// the key, removes its sockets and returns.
+//
+// One worker holds one data key, one backing store and one VM's memory. The caller
+// has made the process undumpable.
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync/atomic"
+
+	"sealblk/blockdev"
+	"sealblk/blockdev/file"
+	"sealblk/daemon/control"
+	"sealblk/disk"
+	"sealblk/vhost/blk"
+)
+
+// Options say what to serve and where.
+type Options struct {
+	// Disk is the name of a disk in the catalogue; empty to serve BlkFile instead.
+	Disk string
+	// BlkFile is a plain file or block device: no catalogue, no encryption.
+	BlkFile string
+	// SocketPath is where to listen, unless FD is given.
+	SocketPath string
+	// FD is an inherited socket, listening or connected, or -1.
+	FD        int
+	NumQueues int
+	QueueSize int
+	ReadOnly  bool
+	Engine    file.Engine
+	Log       *slog.Logger
+	// Ready is called once, when a front-end can connect.
+	Ready func(control.Status)
+}
+
+// export is a worker while it runs.
+type export struct {
+	opts   Options
+	disk   *disk.Disk // nil for a plain file
+	device blockdev.Device
+	blk    *blk.Device
+	active atomic.Bool // a front-end is connected
+	cancel context.CancelFunc
+}
+
+// Run serves until ctx is cancelled, or Stop is asked for on the control socket, or,
+// with a connected FD, until the front-end goes.
+func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	e := &export{opts: o, cancel: cancel}
+	defer e.close()
+	if err := e.open(ctx, c); err != nil {
+		return err
+	}
+	s, err := listen(o)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if e.disk != nil {
+		ctl, err := e.announce(c)
+		if err != nil {
+			return err
+		}
+		defer ctl.Close()
+	}
+	o.Ready(e.Status())
+	return s.serve(ctx, e)
+}
+
+// open builds the device stack and the virtio device on it.
+func (e *export) open(ctx context.Context, c *disk.Catalogue) (err error) {
+	serial := ""
+	if e.opts.Disk != "" {
+		e.disk, err = c.Open(ctx, e.opts.Disk, disk.OpenOptions{ReadOnly: e.opts.ReadOnly, Engine: e.opts.Engine})
+		if err != nil {
+			return err
+		}
+		e.device, serial = e.disk.Device, e.disk.Record.Serial
+	} else if e.device, err = openPlain(e.opts); err != nil {
+		return err
+	}
+	e.blk, err = blk.New(e.device, blk.Options{
+		Serial: serial, NumQueues: e.opts.NumQueues, MaxQueueSize: e.opts.QueueSize,
+		ReadOnly: e.opts.ReadOnly, Logger: e.opts.Log,
+	})
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+// openPlain opens a file that is not in the catalogue. A container of ours is refused:
+// it must never be served without its encryption.
+func openPlain(o Options) (blockdev.Device, error) {
+	if err := disk.RefuseOurs(o.BlkFile); err != nil {
+		return nil, err
+	}
+	dev, err := file.Open(o.BlkFile, file.Options{ReadOnly: o.ReadOnly, Engine: o.Engine, Lock: true})
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", o.BlkFile, err)
+	}
+	return dev, nil
+}
+
+// announce opens the control socket and tells the catalogue where the disk is served.
+func (e *export) announce(c *disk.Catalogue) (*control.Server, error) {
+	ctl, err := control.Serve(c.ControlPath(e.opts.Disk), e)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.disk.Publish(disk.Runtime{PID: os.Getpid(), SocketPath: e.opts.SocketPath}); err != nil {
+		ctl.Close()
+		return nil, err
+	}
+	return ctl, nil
+}
+
+func (e *export) close() {
+	switch {
+	case e.disk != nil:
+		if err := e.disk.Close(); err != nil {
+			e.opts.Log.Error("close disk", "err", err)
+		}
+	case e.device != nil:
+		if err := e.device.Close(); err != nil {
+			e.opts.Log.Error("close file", "err", err)
+		}
+	}
+}
+
+// Status implements control.Export.
+func (e *export) Status() control.Status {
+	s := control.Status{
+		PID: os.Getpid(), Disk: e.opts.Disk, SocketPath: e.opts.SocketPath,
+		Connected: e.active.Load(), Queues: e.opts.NumQueues, Warnings: []string{},
+		Stats: sum(e.blk.Stats()),
+	}
+	if e.disk != nil {
+		s.Encrypted = e.disk.Record.Encrypted
+		s.Warnings = append(s.Warnings, e.disk.Warnings...)
+	}
+	return s
+}
+
+func sum(queues []blk.QueueStats) (s control.Stats) {
+	for _, q := range queues {
+		s.Reads += q.Reads
+		s.Writes += q.Writes
+		s.Flushes += q.Flushes
+		s.ReadBytes += q.BytesRead
+		s.WriteBytes += q.BytesWritten
+		s.Errors += q.Failed + q.Invalid + q.Unsupported
+	}
+	return s
+}
+
+// Stop implements control.Export.
+func (e *export) Stop() { e.cancel() }
