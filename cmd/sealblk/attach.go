@@ -1,0 +1,69 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"sealblk/daemon/attach"
+)
+
+func (a *app) diskAttachCommand() *cli.Command {
+	return &cli.Command{
+		Name: "attach", Usage: "plug a disk into a running VM", ArgsUsage: "NAME",
+		Description: "Uses the disk's export if one runs, else starts one in the background, which detach stops.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "qmp", Usage: "`SOCKET` of the VM's QEMU monitor (QMP)"},
+			&cli.StringFlag{Name: "id", Usage: "`ID` of the device in the VM (default: sealblk-NAME)"},
+			&cli.StringFlag{Name: "bus", Usage: "`ID` of the PCI bus to plug into (default: the first free hot-plug slot)"},
+			&cli.IntFlag{Name: "bootindex", Usage: "place `N` in the firmware's boot order"},
+		},
+		Action: a.diskAttach,
+	}
+}
+
+func (a *app) diskAttach(c *cli.Context) error {
+	args, err := arguments(c, "NAME")
+	if err != nil {
+		return err
+	}
+	if c.String("qmp") == "" {
+		return usagef("%s: --qmp is missing: usage: %s", c.Command.HelpName, usageLine(c))
+	}
+	catalogue, err := a.catalogue(c)
+	if err != nil {
+		return err
+	}
+	o := attach.Options{Disk: args[0], QMP: c.String("qmp"), ID: c.String("id"), Bus: c.String("bus")}
+	if c.IsSet("bootindex") {
+		n := c.Int("bootindex")
+		o.BootIndex = &n
+	}
+	if o.Program, err = ownCommand(c, catalogue.Dir()); err != nil {
+		return err
+	}
+	at, err := attach.Attach(c.Context, catalogue, o)
+	if err != nil {
+		return err
+	}
+	return a.printer(c).done(at, "attached disk %s as %s", at.Disk, at.ID)
+}
+
+func (a *app) diskDetachCommand() *cli.Command {
+	return &cli.Command{
+		Name: "detach", Usage: "unplug a disk from its VM", ArgsUsage: "NAME",
+		Action: func(c *cli.Context) error {
+			args, err := arguments(c, "NAME")
+			if err != nil {
+				return err
+			}
+			catalogue, err := a.catalogue(c)
+			if err != nil {
+				return err
+			}
+			at, err := attach.Detach(c.Context, catalogue, args[0])
+			if err != nil {
+				return err
+			}
+			return a.printer(c).done(at, "detached disk %s", at.Disk)
+		},
+	}
+}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// config is the configuration file. What it does not say has a default; what the
+// program does not know is an error.
+type config struct {
+	KMS struct {
+		Local struct {
+			// Region names the site that this host's embedded KMS serves.
+			Region string `toml:"region"`
+		} `toml:"local"`
+	} `toml:"kms"`
+}
+
+func loadConfig(path string) (config, error) {
+	var c config
+	if path == "" {
+		return c, nil
+	}
+	meta, err := toml.DecodeFile(path, &c)
+	if errors.Is(err, os.ErrNotExist) {
+		return c, fmt.Errorf("read configuration: %w", err)
+	}
+	if err != nil {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	if unknown := meta.Undecoded(); len(unknown) > 0 {
+		names := make([]string, len(unknown))
+		for i, k := range unknown {
+			names[i] = k.String()
+		}
+		return c, fmt.Errorf("configuration %s: unknown key %s: remove it, or correct its name", path, strings.Join(names, ", "))
+	}
+	return c, nil
+}

@@ -1,0 +1,305 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+
+	"github.com/urfave/cli/v2"
+
+	"sealblk/disk"
+)
+
+func (a *app) diskCommand() *cli.Command {
+	return &cli.Command{
+		Name: "disk", Usage: "create, attach and look after disks",
+		Subcommands: []*cli.Command{
+			a.diskCreateCommand(),
+			{Name: "list", Usage: "list all disks", Action: a.diskList},
+			{Name: "show", Usage: "show one disk", ArgsUsage: "NAME", Action: a.diskShow},
+			{Name: "delete", Usage: "destroy a disk, its key and its data", ArgsUsage: "NAME", Action: a.diskDelete},
+			{Name: "check", Usage: "look at all that must be right before a disk is served", ArgsUsage: "NAME", Action: a.diskCheck},
+			a.diskImportCommand(), a.diskExportKeyCommand(), a.diskAttachCommand(), a.diskDetachCommand(),
+		},
+	}
+}
+
+func (a *app) diskCreateCommand() *cli.Command {
+	return &cli.Command{
+		Name: "create", Usage: "create a disk", ArgsUsage: "NAME",
+		Description: "SIZE is a number of bytes, or takes K, M, G, T for powers of 1024.\n" +
+			"KEY is a key's URI, id or alias; --key alone asks for encryption too. Without --key an\n" +
+			"encrypted disk uses the service key, which is made when it is first needed.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "size", Usage: "`SIZE` that the guest sees"},
+			&cli.BoolFlag{Name: "encrypted", Usage: "encrypt the disk"},
+			&cli.StringFlag{Name: "key", Usage: "`KEY` that wraps the disk's data key"},
+			&cli.StringFlag{Name: "role", Usage: "`ROLE`: system or data", Value: string(disk.Data)},
+			&cli.StringFlag{Name: "category", Usage: "`CATEGORY`: cloud, or local (ephemeral, cannot be encrypted)", Value: string(disk.Cloud)},
+			&cli.IntFlag{Name: "sector-size", Usage: "logical block and encryption unit, `BYTES`: 512 or 4096", Value: 512},
+			&cli.StringFlag{Name: "backend", Usage: "`URI` of the backing store, file:PATH (default: a file in the state directory)"},
+			&cli.StringFlag{Name: "serial", Usage: "serial number `S` that the guest sees, at most 20 characters (default: the disk's id)"},
+		},
+		Action: a.diskCreate,
+	}
+}
+
+func (a *app) diskCreate(c *cli.Context) error {
+	args, err := arguments(c, "NAME")
+	if err != nil {
+		return err
+	}
+	if !c.IsSet("size") {
+		return usagef("%s: --size is missing: usage: %s", c.Command.HelpName, usageLine(c))
+	}
+	size, err := parseSize(c.String("size"))
+	if err != nil {
+		return err
+	}
+	if c.IsSet("key") && c.String("key") == "" {
+		return usagef("--key: give a key's URI, id or alias")
+	}
+	catalogue, err := a.catalogue(c)
+	if err != nil {
+		return err
+	}
+	r, err := catalogue.Create(c.Context, disk.CreateOptions{
+		Name: args[0], SizeBytes: size, Encrypted: c.Bool("encrypted"), Key: c.String("key"),
+		Role: disk.Role(c.String("role")), Category: disk.Category(c.String("category")),
+		SectorSize: c.Int("sector-size"), Backend: c.String("backend"), Serial: c.String("serial"),
+	})
+	if err != nil {
+		return err
+	}
+	return a.printer(c).done(viewOf(catalogue, r), "created %s disk %s, %s", adjective(r), r.Name, formatSize(r.SizeBytes))
+}
+
+func adjective(r disk.Record) string {
+	if r.Encrypted {
+		return "encrypted"
+	}
+	return "plain"
+}
+
+// diskView is a disk as the command line shows it.
+type diskView struct {
+	disk.Record
+	Path       string `json:"path"`
+	State      string `json:"state"`
+	SocketPath string `json:"socket_path"`
+}
+
+func viewOf(c *disk.Catalogue, r disk.Record) diskView {
+	v := diskView{Record: r, Path: r.Where(), State: "available"}
+	if rt, ok := c.Runtime(r.Name); ok {
+		v.State, v.SocketPath = "in-use", rt.SocketPath
+	}
+	return v
+}
+
+func (a *app) diskList(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	catalogue, err := a.catalogue(c)
+	if err != nil {
+		return err
+	}
+	records, damaged := catalogue.List()
+	views := make([]diskView, 0, len(records))
+	var rows [][]string
+	for _, r := range records {
+		v := viewOf(catalogue, r)
+		views = append(views, v)
+		rows = append(rows, []string{v.Name, formatSize(v.SizeBytes), yesNo(v.Encrypted), orDash(v.KeyID), string(v.Role), v.State, v.Path})
+	}
+	head := []string{"NAME", "SIZE", "ENCRYPTED", "KEY", "ROLE", "STATE", "PATH"}
+	if err := a.printer(c).list(views, head, rows); err != nil {
+		return err
+	}
+	for _, err := range damaged {
+		a.warn(err.Error())
+	}
+	return nil
+}
+
+func (a *app) diskShow(c *cli.Context) error {
+	args, err := arguments(c, "NAME")
+	if err != nil {
+		return err
+	}
+	catalogue, err := a.catalogue(c)
+	if err != nil {
+		return err
+	}
+	r, err := catalogue.Get(args[0])
+	if err != nil {
+		return err
+	}
+	v := viewOf(catalogue, r)
+	return a.printer(c).value(v, [][2]string{
+		{"name", v.Name}, {"id", v.ID}, {"size", formatSize(v.SizeBytes)}, {"encrypted", yesNo(v.Encrypted)},
+		{"key", orDash(v.KeyURI)}, {"sector size", strconv.Itoa(v.SectorSize)}, {"category", string(v.Category)},
+		{"role", string(v.Role)}, {"serial", v.Serial}, {"path", v.Path}, {"state", v.State},
+		{"socket", orDash(v.SocketPath)}, {"created", v.Created.Format("2006-01-02 15:04:05 MST")},
+	})
+}
+
+func (a *app) diskDelete(c *cli.Context) error {
+	args, err := arguments(c, "NAME")
+	if err != nil {
+		return err
+	}
+	catalogue, err := a.catalogue(c)
+	if err != nil {
+		return err
+	}
+	if err := catalogue.Delete(args[0]); err != nil {
+		return err
+	}
+	return a.printer(c).done(map[string]string{"name": args[0], "state": "deleted"}, "deleted disk %s", args[0])
+}
+
+func (a *app) diskCheck(c *cli.Context) error {
+	args, err := arguments(c, "NAME")
+	if err != nil {
+		return err
+	}
+	catalogue, err := a.catalogue(c)
+	if err != nil {
+		return err
+	}
+	found, err := catalogue.Check(c.Context, args[0])
+	if err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, f := range found {
+		rows = append(rows, []string{f.Result, f.Check, f.Detail})
+		if err == nil {
+			err = f.Err
+		}
+		if f.Result == disk.Warning {
+			a.warn(f.Detail)
+		}
+	}
+	if printed := a.printer(c).list(found, []string{"RESULT", "CHECK", "DETAIL"}, rows); printed != nil {
+		return printed
+	}
+	return err
+}
+
+func (a *app) diskImportCommand() *cli.Command {
+	return &cli.Command{
+		Name: "import", Usage: "register an encrypted disk that describes itself", ArgsUsage: "NAME",
+		Description: "For a disk whose catalogue is lost or that comes from another host. Its header names\n" +
+			"the key; the KMS must be able to unwrap it here.",
+		Flags: []cli.Flag{&cli.StringFlag{Name: "backend", Usage: "`URI` of the backing store, file:PATH"}},
+		Action: func(c *cli.Context) error {
+			args, err := arguments(c, "NAME")
+			if err != nil {
+				return err
+			}
+			if c.String("backend") == "" {
+				return usagef("%s: --backend is missing: usage: %s", c.Command.HelpName, usageLine(c))
+			}
+			catalogue, err := a.catalogue(c)
+			if err != nil {
+				return err
+			}
+			r, err := catalogue.Import(c.Context, args[0], c.String("backend"))
+			if err != nil {
+				return err
+			}
+			return a.printer(c).done(viewOf(catalogue, r), "imported encrypted disk %s, %s", r.Name, formatSize(r.SizeBytes))
+		},
+	}
+}
+
+func (a *app) diskExportKeyCommand() *cli.Command {
+	return &cli.Command{
+		Name: "export-key", Usage: "write a disk's data key to a file: the way to the data without this program", ArgsUsage: "NAME",
+		Description: "The file gets the raw 64 bytes of the key, as cryptsetup's --volume-key-file takes them.\n" +
+			"Whoever has it can read the disk for ever. FILE may be a pipe; a regular file must not exist yet.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "out", Usage: "`FILE` to write, made with mode 0600"},
+			&cli.BoolFlag{Name: "yes-i-know", Usage: "confirm that the key leaves its protection"},
+		},
+		Action: a.diskExportKey,
+	}
+}
+
+func (a *app) diskExportKey(c *cli.Context) error {
+	args, err := arguments(c, "NAME")
+	if err != nil {
+		return err
+	}
+	out := c.String("out")
+	if out == "" {
+		return usagef("%s: --out is missing: usage: %s", c.Command.HelpName, usageLine(c))
+	}
+	if !c.Bool("yes-i-know") {
+		return usagef("the data key of disk %s would leave its protection: whoever has the file can read the disk for ever: add --yes-i-know to confirm", args[0])
+	}
+	catalogue, err := a.catalogue(c)
+	if err != nil {
+		return err
+	}
+	dk, err := catalogue.ExportKey(c.Context, args[0])
+	if err != nil {
+		return err
+	}
+	defer dk.Destroy()
+	if err := writeKey(out, dk); err != nil {
+		return fmt.Errorf("write data key: %w", err)
+	}
+	return a.printer(c).done(map[string]string{"name": args[0], "out": out}, "wrote the data key of disk %s to %s: keep it as safe as the data", args[0], out)
+}
+
+// keyWriter is a key that can write itself without a copy on the heap.
+type keyWriter interface{ WritePipe(*os.File) error }
+
+// writeKey writes the key to a new file, or to a pipe or device that is there. What
+// could not be written whole is removed.
+func writeKey(path string, key keyWriter) error {
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return key.WritePipe(f)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	err = key.WritePipe(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	f.Close()
+	if err != nil {
+		os.Remove(path)
+	}
+	return err
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// formatSize shows a size in the largest unit that needs no fraction.
+func formatSize(n int64) string {
+	units := "BKMGTP"
+	i := 0
+	for n%1024 == 0 && n > 0 && i < len(units)-1 {
+		n /= 1024
+		i++
+	}
+	return strconv.FormatInt(n, 10) + units[i:i+1]
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"sealblk/cipher"
+	"sealblk/internal/uring"
+	"sealblk/keymgr/secret"
+)
+
+// diagnosis is one line of the doctor's report.
+type diagnosis struct {
+	Check  string `json:"check"`
+	Result string `json:"result"`
+	Detail string `json:"detail"`
+	Hint   string `json:"hint"`
+}
+
+// Results of a diagnosis. Lacking means that the program works without it.
+const (
+	healthy = "ok"
+	lacking = "lacking"
+	broken  = "broken"
+)
+
+func (a *app) doctorCommand() *cli.Command {
+	return &cli.Command{
+		Name: "doctor", Usage: "what this host offers and lacks, and how to mend it",
+		Description: "Exits with 1 if something is broken; what is lacking is done without.",
+		Action:      a.doctor,
+	}
+}
+
+func (a *app) doctor(c *cli.Context) error {
+	if _, err := arguments(c); err != nil {
+		return err
+	}
+	report := []diagnosis{
+		checkCipher(), checkSecretMemory(), checkMemlock(), checkUring(), checkHugePages(),
+		checkProgram("qemu-system-x86_64", "VMs", "apt-get install qemu-system-x86"),
+		checkProgram("cryptsetup", "opening disks without this program", "apt-get install cryptsetup-bin"),
+		checkKVM(), checkStateDir(stateDir(c)), checkRootKey(stateDir(c)),
+	}
+	var rows [][]string
+	var err error
+	for _, d := range report {
+		rows = append(rows, []string{d.Result, d.Check, d.Detail, d.Hint})
+		if d.Result == broken {
+			err = fmt.Errorf("%s: %s; %s", d.Check, d.Detail, d.Hint)
+		}
+	}
+	if printed := a.printer(c).list(report, []string{"RESULT", "CHECK", "DETAIL", "TO MEND IT"}, rows); printed != nil {
+		return printed
+	}
+	return err
+}
+
+func checkCipher() diagnosis {
+	return diagnosis{"cipher", healthy, "AES-256-XTS by " + strings.Join(cipher.Implementations(), ", ") + " (the first is used)", ""}
+}
+
+func checkSecretMemory() diagnosis {
+	b, err := secret.New(64)
+	if err != nil {
+		return diagnosis{"locked memory", broken, err.Error(), "raise the limit: ulimit -l, or LimitMEMLOCK= in the unit file"}
+	}
+	defer b.Destroy()
+	if b.Backing() != secret.MemfdSecret {
+		return diagnosis{"locked memory", lacking, "keys are in " + b.Backing().String(), "boot with secretmem.enable=1 to hide keys from the kernel's own debuggers too"}
+	}
+	return diagnosis{"locked memory", healthy, "keys are in " + b.Backing().String(), ""}
+}
+
+func checkMemlock() diagnosis {
+	var r unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &r); err != nil {
+		return diagnosis{"memlock limit", lacking, err.Error(), ""}
+	}
+	if r.Cur < 1<<20 {
+		return diagnosis{"memlock limit", lacking, strconv.FormatUint(r.Cur, 10) + " bytes", "raise it: ulimit -l 1024, or LimitMEMLOCK=1M in the unit file"}
+	}
+	return diagnosis{"memlock limit", healthy, "enough", ""}
+}
+
+func checkUring() diagnosis {
+	if err := uring.Probe(); err != nil {
+		return diagnosis{"io_uring", lacking, err.Error() + ": files are served by a thread pool", "allow it: sysctl kernel.io_uring_disabled=0"}
+	}
+	return diagnosis{"io_uring", healthy, "available", ""}
+}
+
+func checkHugePages() diagnosis {
+	data, _ := os.ReadFile("/proc/sys/vm/nr_hugepages")
+	if n := strings.TrimSpace(string(data)); n != "" && n != "0" {
+		return diagnosis{"huge pages", healthy, n + " reserved", ""}
+	}
+	return diagnosis{"huge pages", lacking, "none reserved: guest memory is mapped in small pages", "sysctl vm.nr_hugepages=N, and hugetlb=on in the VM's memory backend"}
+}
+
+func checkProgram(name, why, hint string) diagnosis {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return diagnosis{name, lacking, "not found; it is for " + why, hint}
+	}
+	return diagnosis{name, healthy, path, ""}
+}
+
+func checkKVM() diagnosis {
+	if err := unix.Access("/dev/kvm", unix.R_OK|unix.W_OK); err != nil {
+		return diagnosis{"KVM", lacking, "/dev/kvm cannot be used: VMs run under emulation", "load kvm_intel or kvm_amd, and join the group kvm"}
+	}
+	return diagnosis{"KVM", healthy, "/dev/kvm can be opened", ""}
+}
+
+func checkStateDir(dir string) diagnosis {
+	info, err := os.Stat(dir)
+	if os.IsNotExist(err) {
+		return diagnosis{"state directory", healthy, dir + " will be made when it is first needed", ""}
+	}
+	if err == nil {
+		err = unix.Access(dir, unix.W_OK)
+	}
+	if err != nil {
+		return diagnosis{"state directory", broken, err.Error(), "run as its owner, or choose another with --state-dir"}
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return diagnosis{"state directory", broken, dir + " can be written by others", "chmod go-w " + dir}
+	}
+	return diagnosis{"state directory", healthy, dir, ""}
+}
+
+func checkRootKey(dir string) diagnosis {
+	path := filepath.Join(dir, "kms", "root.key")
+	if _, err := os.Stat(path); err != nil {
+		return diagnosis{"embedded KMS", healthy, "not in use yet", ""}
+	}
+	return diagnosis{"embedded KMS", lacking, "losing " + path + " loses every disk whose key it holds", "keep a copy of " + filepath.Dir(path) + " in a safe place"}
+}

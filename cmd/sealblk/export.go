@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+
+	"sealblk/blockdev/file"
+	"sealblk/daemon/control"
+	"sealblk/daemon/worker"
+	"sealblk/disk"
+)
+
+// capabilities is what QEMU's conventions for back-end programs ask for
+// (docs/interop/vhost-user.rst, "Backend program conventions").
+type capabilities struct {
+	Type     string   `json:"type"`
+	Features []string `json:"features"`
+}
+
+func (a *app) exportCommand() *cli.Command {
+	return &cli.Command{
+		Name: "export", Usage: "serve a disk over vhost-user-blk until SIGTERM", ArgsUsage: "NAME",
+		Description: "Serves disk NAME, or the plain file of --blk-file, to one VM after the other.\n" +
+			"Follows QEMU's conventions for vhost-user back-end programs. One line on stderr says when\n" +
+			"a front-end can connect; SIGTERM finishes what is in flight and exits with 0.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "socket-path", Usage: "`PATH` of the unix socket to listen on (default: run/NAME.sock in the state directory)"},
+			&cli.IntFlag{Name: "fd", Usage: "inherited socket `N` instead of a path", Value: -1, DefaultText: "none"},
+			&cli.IntFlag{Name: "num-queues", Usage: "virtqueues to offer, 1 to 16", Value: 4},
+			&cli.IntFlag{Name: "queue-size", Usage: "largest virtqueue to accept, a power of two up to 1024", Value: 1024},
+			&cli.BoolFlag{Name: "read-only", Usage: "let the guest read only"},
+			&cli.StringFlag{Name: "blk-file", Usage: "serve a plain `FILE`: no catalogue, no encryption"},
+			&cli.StringFlag{Name: "io-engine", Usage: "how files are read and written: auto, uring or threads", Value: "auto"},
+			&cli.BoolFlag{Name: "print-capabilities", Usage: "print what this back-end can do, as JSON, and exit"},
+		},
+		Action: a.export,
+	}
+}
+
+func (a *app) export(c *cli.Context) error {
+	if c.Bool("print-capabilities") {
+		return printer{w: a.out.out, json: true}.encode(capabilities{"block", []string{"read-only", "blk-file"}})
+	}
+	o, err := a.exportOptions(c)
+	if err != nil {
+		return err
+	}
+	catalogue, err := a.catalogue(c)
+	if err != nil {
+		return err
+	}
+	if o.SocketPath, err = socketPath(c, catalogue, o); err != nil {
+		return err
+	}
+	o.Log = a.logger(c)
+	o.Ready = a.ready
+	return worker.Run(c.Context, catalogue, o)
+}
+
+func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
+	o := worker.Options{
+		BlkFile: c.String("blk-file"), FD: c.Int("fd"), ReadOnly: c.Bool("read-only"),
+		NumQueues: c.Int("num-queues"), QueueSize: c.Int("queue-size"),
+	}
+	names := []string{"NAME"}
+	if c.IsSet("blk-file") {
+		names = nil
+	}
+	args, err := arguments(c, names...)
+	if err != nil {
+		return o, err
+	}
+	if len(args) > 0 {
+		o.Disk = args[0]
+	}
+	if c.IsSet("fd") && c.IsSet("socket-path") {
+		return o, usagef("--fd and --socket-path exclude each other")
+	}
+	if o.NumQueues < 1 || o.NumQueues > 16 {
+		return o, usagef("--num-queues %d: use 1 to 16", o.NumQueues)
+	}
+	if q := o.QueueSize; q < 4 || q > 1024 || q&(q-1) != 0 {
+		return o, usagef("--queue-size %d: use a power of two from 4 to 1024", q)
+	}
+	o.Engine, err = engine(c.String("io-engine"))
+	return o, err
+}
+
+func engine(name string) (file.Engine, error) {
+	switch name {
+	case "auto":
+		return file.EngineAuto, nil
+	case "uring":
+		return file.EngineUring, nil
+	case "threads":
+		return file.EngineThreads, nil
+	}
+	return 0, usagef("--io-engine %q: use auto, uring or threads", name)
+}
+
+func socketPath(c *cli.Context, catalogue *disk.Catalogue, o worker.Options) (string, error) {
+	switch {
+	case c.IsSet("fd"):
+		return "", nil
+	case c.IsSet("socket-path"):
+		return filepath.Abs(c.String("socket-path"))
+	case o.Disk == "":
+		return "", usagef("--blk-file needs --socket-path or --fd")
+	}
+	return catalogue.SocketPath(o.Disk), nil
+}
+
+// ready tells a person, and a service manager, that front-ends may connect.
+func (a *app) ready(s control.Status) {
+	a.warn(s.Warnings...)
+	what := s.Disk
+	if what == "" {
+		what = "file"
+	}
+	fmt.Fprintf(a.out.err, "sealblk: ready: %s on %s\n", what, orDash(s.SocketPath))
+	daemon.SdNotify(false, daemon.SdNotifyReady) //nolint:errcheck // no service manager: nobody to tell
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

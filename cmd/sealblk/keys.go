@@ -1,0 +1,28 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/urfave/cli/v2"
+
+	"sealblk/keymgr"
+	"sealblk/keymgr/local"
+)
+
+// keys is every KMS that the configuration knows, as a principal uses them. Each is
+// opened when a key of it is first needed.
+func (a *app) keys(c *cli.Context, principal string) (*keymgr.Set, error) {
+	config, err := loadConfig(c.String("config"))
+	if err != nil {
+		return nil, err
+	}
+	dir := stateDir(c)
+	return keymgr.NewSet(keymgr.DefaultRetry, map[string]keymgr.Opener{
+		keymgr.SchemeLocal: func(context.Context) (keymgr.KMS, error) { return openLocal(dir, config, principal) },
+	}), nil
+}
+
+func openLocal(stateDir string, config config, principal string) (*local.KMS, error) {
+	return local.Open(filepath.Join(stateDir, "kms"), local.Options{Region: config.KMS.Local.Region, Principal: principal})
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// reorder moves flags in front of arguments, and global flags in front of the
+// command, because the command-line library stops reading flags at the first
+// argument. Everything behind "--" stays an argument.
+func reorder(app *cli.App, args []string) ([]string, error) {
+	r := reordering{app: app, commands: app.Commands}
+	rest := args[1:]
+	for len(rest) > 0 {
+		word := rest[0]
+		rest = rest[1:]
+		switch {
+		case word == "--":
+			r.args = append(r.args, rest...)
+			rest = nil
+		case strings.HasPrefix(word, "-") && word != "-":
+			var err error
+			if rest, err = r.flag(word, rest); err != nil {
+				return args, err
+			}
+		default:
+			r.argument(word)
+		}
+	}
+	return r.line(args[0]), nil
+}
+
+// reordering is a command line taken apart.
+type reordering struct {
+	app      *cli.App
+	commands []*cli.Command // what may come next
+	command  *cli.Command   // the innermost command so far
+
+	global, names, flags, args []string
+}
+
+// argument takes a command's name, or an argument once there is no command left.
+func (r *reordering) argument(word string) {
+	if len(r.args) == 0 {
+		for _, c := range r.commands {
+			if c.HasName(word) {
+				r.command, r.commands = c, c.Subcommands
+				r.names = append(r.names, word)
+				return
+			}
+		}
+	}
+	r.args = append(r.args, word)
+}
+
+// flag takes a flag and, if it has one, its value.
+func (r *reordering) flag(word string, rest []string) ([]string, error) {
+	to, f := r.find(word)
+	*to = append(*to, word)
+	if f == nil || strings.Contains(word, "=") || isBool(f) {
+		return rest, nil
+	}
+	if len(rest) == 0 {
+		return nil, usagef("flag %s needs a value", word)
+	}
+	*to = append(*to, rest[0])
+	return rest[1:], nil
+}
+
+// find looks a flag up in the innermost command and then among the global ones. A
+// flag that nobody knows is left to the library to refuse.
+func (r *reordering) find(word string) (*[]string, cli.Flag) {
+	name, _, _ := strings.Cut(strings.TrimLeft(word, "-"), "=")
+	if r.command != nil {
+		if f := lookup(r.command.Flags, name); f != nil {
+			return &r.flags, f
+		}
+	}
+	if f := lookup(r.app.Flags, name); f != nil {
+		return &r.global, f
+	}
+	return &r.flags, nil
+}
+
+func lookup(flags []cli.Flag, name string) cli.Flag {
+	for _, f := range flags {
+		if slices.Contains(f.Names(), name) {
+			return f
+		}
+	}
+	return nil
+}
+
+func isBool(f cli.Flag) bool {
+	_, ok := f.(*cli.BoolFlag)
+	return ok
+}
+
+func (r *reordering) line(program string) []string {
+	out := slices.Concat([]string{program}, r.global, r.names, r.flags)
+	if len(r.args) > 0 && r.command != nil {
+		out = append(out, "--")
+	}
+	return append(out, r.args...)
+}
+
+// arguments checks the number of arguments of a command and returns them.
+func arguments(c *cli.Context, names ...string) ([]string, error) {
+	got := c.Args().Slice()
+	if len(got) < len(names) {
+		return nil, usagef("%s: %s is missing: usage: %s", c.Command.HelpName, strings.Join(names[len(got):], " and "), usageLine(c))
+	}
+	if len(got) > len(names) {
+		return nil, usagef("%s: unexpected argument %q: usage: %s", c.Command.HelpName, got[len(names)], usageLine(c))
+	}
+	return got, nil
+}
+
+func usageLine(c *cli.Context) string {
+	return strings.TrimSpace(fmt.Sprintf("%s %s %s", c.Command.HelpName, c.Command.ArgsUsage, flagsHint(c)))
+}
+
+func flagsHint(c *cli.Context) string {
+	if len(c.Command.Flags) == 0 {
+		return ""
+	}
+	return "[flags]"
+}
