@@ -57,7 +57,7 @@ func TestFaultFailsTheNth(t *testing.T) {
 func TestFaultCutsShort(t *testing.T) {
 	f, d := faulty(t, blockdevtest.FaultOptions{})
 	f.ShortNth(1)
-	if err := d.Do(writes(1)[0]); err != blockdev.ErrShort {
+	if err := d.Do(writes(1)[0]); !errors.Is(err, blockdev.ErrShort) {
 		t.Fatalf("got %v", err)
 	}
 	got := d.Read(0, 4096)
@@ -97,7 +97,7 @@ func TestFaultShowsAndRefuses(t *testing.T) {
 	})
 	reqs := writes(2)
 	d.Run(reqs...)
-	if reqs[0].Err != nil || reqs[1].Err != errBad {
+	if reqs[0].Err != nil || !errors.Is(reqs[1].Err, errBad) {
 		t.Fatalf("got %v, %v", reqs[0].Err, reqs[1].Err)
 	}
 }

@@ -108,7 +108,7 @@ func TestErrorOfAPart(t *testing.T) {
 				short := request(op, 1<<20, make([]byte, 4096))
 				r.fault.FailNth(n, errBad)
 				r.Run(long)
-				if long.Err != errBad {
+				if !errors.Is(long.Err, errBad) {
 					t.Fatalf("op %d: part %d failed, the request says %v", op, n, long.Err)
 				}
 				r.Must(short, long)
@@ -122,7 +122,7 @@ func TestFirstErrorWins(t *testing.T) {
 	r.fault.FailNth(2, errBad)
 	r.fault.FailNth(3, errors.New("another"))
 	long := request(blockdev.Read, 0, bytes.Repeat([]byte{1}, 32<<10))
-	if err := r.Do(long); err != errBad {
+	if err := r.Do(long); !errors.Is(err, errBad) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -130,7 +130,7 @@ func TestFirstErrorWins(t *testing.T) {
 func TestShortPartIsAnError(t *testing.T) {
 	r := newRig(t, tiny, blockdevtest.FaultOptions{}, 4)
 	r.fault.ShortNth(2)
-	if err := r.Do(request(blockdev.Read, 0, make([]byte, 64<<10))); err != blockdev.ErrShort {
+	if err := r.Do(request(blockdev.Read, 0, make([]byte, 64<<10))); !errors.Is(err, blockdev.ErrShort) {
 		t.Fatalf("got %v", err)
 	}
 }
@@ -186,7 +186,7 @@ func TestErrorWaitsForAllParts(t *testing.T) {
 	}
 	r.fault.Resume()
 	r.Finish()
-	if long.Err != errBad || r.fault.Submitted() != 4 {
+	if !errors.Is(long.Err, errBad) || r.fault.Submitted() != 4 {
 		t.Fatalf("got %v after %d parts; no part may start after the error", long.Err, r.fault.Submitted())
 	}
 }
@@ -270,7 +270,7 @@ func TestPolicies(t *testing.T) {
 			below := none
 			fault.OnSubmit(func(r *blockdev.Request) error { below = r.Op; return nil })
 			c.req.Length = 4096
-			if err := blockdevtest.NewDriver(t, q, 1).Do(&c.req); err != c.err || below != c.below {
+			if err := blockdevtest.NewDriver(t, q, 1).Do(&c.req); !errors.Is(err, c.err) || below != c.below {
 				t.Errorf("got error %v and operation %d below, want %v and %d", err, below, c.err, c.below)
 			}
 			if err := errors.Join(q.Close(), layer.Close()); err != nil {
@@ -321,7 +321,7 @@ func TestTooManyInFlight(t *testing.T) {
 	r.fault.Resume()
 	r.Finish()
 	for i, req := range reqs {
-		if want := []error{nil, nil, ErrDepth, ErrDepth}[i]; req.Err != want {
+		if want := []error{nil, nil, ErrDepth, ErrDepth}[i]; !errors.Is(req.Err, want) {
 			t.Errorf("request %d: %v, want %v", i, req.Err, want)
 		}
 	}
