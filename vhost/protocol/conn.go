@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -104,7 +105,7 @@ func (c *Conn) ReadMessage(m *Message) error {
 
 func (c *Conn) readMessage(m *Message) error {
 	n, err := c.readFull(c.rbuf[:HeaderSize], &m.Files)
-	if err == io.EOF && n == 0 {
+	if errors.Is(err, io.EOF) && n == 0 {
 		return io.EOF
 	}
 	if err != nil {
@@ -123,7 +124,7 @@ func (c *Conn) readMessage(m *Message) error {
 
 // inside says what an end of the stream means within a message.
 func inside(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -133,7 +133,7 @@ func TestUnixConn(t *testing.T) {
 		t.Fatal(m.Files.Len(), err)
 	}
 	sameFile(t, fd, m.Files.Take(0))
-	if err := b.ReadMessage(&m); err != io.EOF {
+	if err := b.ReadMessage(&m); !errors.Is(err, io.EOF) {
 		t.Errorf("after the peer closed: %v", err)
 	}
 }
@@ -188,7 +188,7 @@ func TestEndOfStream(t *testing.T) {
 		_ = a.Close()
 		var m Message
 		err := b.ReadMessage(&m)
-		if n == 0 && err != io.EOF || n > 0 && !errors.Is(err, io.ErrUnexpectedEOF) {
+		if n == 0 && !errors.Is(err, io.EOF) || n > 0 && !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("after %d bytes: %v", n, err)
 		}
 		if got := openFDs(t); got != before-1 || m.Files.Len() != 0 {
@@ -308,7 +308,7 @@ func TestPipe(t *testing.T) {
 	if err := r.ReadMessage(&m); err != nil || BackendRequest(m.Request) != BackendConfigChangeMsg {
 		t.Errorf("%v: %v", BackendRequest(m.Request), err)
 	}
-	if err := r.ReadMessage(&m); err != io.EOF {
+	if err := r.ReadMessage(&m); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
 	}
 }

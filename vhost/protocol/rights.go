@@ -18,7 +18,7 @@ func (c *Conn) recv(p []byte, f *Files) (n int, err error) {
 	var nctl, flags int
 	rerr := c.raw.Read(func(fd uintptr) bool {
 		n, nctl, flags, err = c.recvOnce(int(fd), p)
-		return err != unix.EAGAIN
+		return !errors.Is(err, unix.EAGAIN)
 	})
 	if rerr != nil {
 		return 0, rerr
@@ -84,7 +84,7 @@ func appendRights(b []byte, fds []int) []byte {
 func (c *Conn) send(p, control []byte) (n int, err error) {
 	werr := c.raw.Write(func(fd uintptr) bool {
 		n, err = c.sendOnce(int(fd), p, control)
-		return err != unix.EAGAIN
+		return !errors.Is(err, unix.EAGAIN)
 	})
 	if werr != nil {
 		return 0, werr

@@ -59,9 +59,9 @@ func victim(t testing.TB) vhosttest.Target {
 
 func TestAttack(t *testing.T) {
 	target := victim(t)
-	programs := 300
+	programs := 100
 	if testing.Short() {
-		programs = 60
+		programs = 40
 	}
 	for seed := range programs {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { attack(t, target, randomProgram(seed)) })

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"slices"
-	"time"
 
 	"sealblk/vhost/frontend"
 	"sealblk/vhost/protocol"
@@ -202,7 +201,7 @@ func grows(x *rig) {
 			x.Errorf("capacity went from %d to %d", d.Config.Capacity, c.Capacity)
 		}
 	case <-ctx.Done():
-		x.Fatalf("no notice in %v", time.Duration(patience))
+		x.Fatalf("no notice in %v", patience)
 	}
 	x.verify(q, end, random(7, 512))
 }

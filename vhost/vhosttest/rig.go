@@ -342,6 +342,9 @@ func (x *rig) served(c *chain) {
 	if s := c.status.Bytes[0]; s != frontend.StatusOK {
 		x.Errorf("status %d", s)
 	}
+	if got, want := c.usedLen(), len(c.data.Bytes)+1; got != uint32(want) {
+		x.Errorf("used length %d, want %d", got, want)
+	}
 }
 
 // header makes a message that does not come from a method of Session.
