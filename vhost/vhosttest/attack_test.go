@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"sealblk/blockdev/memory"
 	"sealblk/vhost/blk"
 	"sealblk/vhost/vhosttest"
 )
@@ -53,18 +52,21 @@ func attack(t *testing.T, target vhosttest.Target, program []byte) {
 	}
 }
 
-func victim(t testing.TB) vhosttest.Target {
-	return vhosttest.Target{Socket: serve(t, ram(t, memory.Options{}), blk.Options{NumQueues: 2})}
+func victim(t testing.TB, stack string) vhosttest.Target {
+	return vhosttest.Target{Socket: serve(t, stacks[stack](t), blk.Options{NumQueues: 2})}
 }
 
 func TestAttack(t *testing.T) {
-	target := victim(t)
-	programs := 100
+	programs := 60
 	if testing.Short() {
-		programs = 40
+		programs = 30
 	}
-	for seed := range programs {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { attack(t, target, randomProgram(seed)) })
+	// A file's requests are in flight for a while, those of memory never.
+	for _, stack := range []string{"memory", "encrypted file"} {
+		target := victim(t, stack)
+		for seed := range programs {
+			t.Run(fmt.Sprintf("%s, seed %d", stack, seed), func(t *testing.T) { attack(t, target, randomProgram(seed)) })
+		}
 	}
 }
 
@@ -81,6 +83,6 @@ func FuzzAttack(f *testing.F) {
 	for seed := range 8 {
 		f.Add(randomProgram(seed))
 	}
-	target := victim(f)
+	target := victim(f, "file")
 	f.Fuzz(func(t *testing.T, program []byte) { attack(t, target, program) })
 }

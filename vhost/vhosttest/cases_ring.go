@@ -107,7 +107,7 @@ func (x *rig) stress(q *frontend.Queue, depth, total int) {
 	rng := rand.New(rand.NewPCG(uint64(depth), uint64(total)))
 	var free []*frontend.Request
 	for range depth {
-		r, err := q.NewRequest(4096)
+		r, err := q.NewRequest(512)
 		if err != nil {
 			x.Error(err)
 			return
