@@ -30,7 +30,7 @@ func TestContractBehindHeader(t *testing.T) {
 	eachVariant(t, func(t *testing.T, o Options) {
 		o.Offset, o.Size, o.LogicalBlockSize, o.Lock = 16<<20, 4<<20, 4096, true
 		open := func(t *testing.T) blockdev.Device {
-			d, err := Open(image(t, o.Offset+5<<20), o)
+			d, err := Open(memoryImage(t, o.Offset+5<<20), o)
 			if err != nil {
 				t.Fatal(err)
 			}

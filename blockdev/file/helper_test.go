@@ -60,6 +60,21 @@ func image(t *testing.T, size int64) string {
 	return path
 }
 
+// memoryImage is an image in memory, where a flush costs nothing, if it can be.
+func memoryImage(t *testing.T, size int64) string {
+	t.Helper()
+	f, err := os.CreateTemp("/dev/shm", "sealblk-test-*.img")
+	if err != nil {
+		return image(t, size)
+	}
+	defer f.Close()
+	t.Cleanup(func() { os.Remove(f.Name()) })
+	if err := f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
+
 func open(t *testing.T, path string, o Options) *Device {
 	t.Helper()
 	d, err := Open(path, o)
@@ -101,8 +116,9 @@ const childEnv = "SEALBLK_FILE_TEST_CHILD"
 
 // children are what the test program does when it is started as another process.
 var children = map[string]func(){
-	"lock":  lockChild,
-	"fsize": fsizeChild,
+	"lock":    lockChild,
+	"fsize":   fsizeChild,
+	"nouring": noUringChild,
 }
 
 // child is another process that runs one of children.

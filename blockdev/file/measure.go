@@ -23,8 +23,8 @@ func (b *backing) measure(block bool, o Options) error {
 		capacity = (size - o.Offset) &^ (b.unit - 1)
 	}
 	if capacity <= 0 || capacity > size-o.Offset {
-		return fmt.Errorf("%w: it has %d bytes, the device needs %d (%d at offset %d)",
-			blockdev.ErrShort, size, o.Offset+max(capacity, b.unit), max(capacity, b.unit), o.Offset)
+		return fmt.Errorf("%w: it has %d bytes, the device needs %d at offset %d",
+			blockdev.ErrShort, size, max(capacity, b.unit), o.Offset)
 	}
 	b.info = blockdev.Info{
 		Capacity:          capacity,
