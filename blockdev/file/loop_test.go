@@ -16,11 +16,11 @@ import (
 	"sealblk/internal/leaktest"
 )
 
-// loopDevice makes a host block device of a sector size.
-func loopDevice(t *testing.T, size int64, sector int) string {
+// loopDevice makes a host block device over an image.
+func loopDevice(t *testing.T, image string, sector int) string {
 	t.Helper()
 	losetup := leaktest.Tool(t, "losetup")
-	out, err := exec.Command(losetup, "--find", "--show", "--sector-size", strconv.Itoa(sector), memoryImage(t, size)).CombinedOutput()
+	out, err := exec.Command(losetup, "--find", "--show", "--sector-size", strconv.Itoa(sector), image).CombinedOutput()
 	if err != nil {
 		leaktest.Missing(t, "loop devices: "+strings.TrimSpace(string(out)))
 	}
@@ -34,7 +34,7 @@ func loopDevice(t *testing.T, size int64, sector int) string {
 }
 
 func TestBlockDeviceContract(t *testing.T) {
-	path := loopDevice(t, 16<<20, 4096)
+	path := loopDevice(t, memoryImage(t, 16<<20), 4096)
 	eachVariant(t, func(t *testing.T, o Options) {
 		if o.Direct == DirectOff {
 			return // no different from a file's
@@ -53,7 +53,7 @@ func TestBlockDeviceContract(t *testing.T) {
 // TestBlocksBelowSectors: requests of 512 bytes on sectors of 4096 work, through
 // the page cache.
 func TestBlocksBelowSectors(t *testing.T) {
-	path := loopDevice(t, 4<<20, 4096)
+	path := loopDevice(t, image(t, 4<<20), 4096)
 	if _, err := Open(path, Options{Direct: DirectOn}); !errors.Is(err, blockdev.ErrMisaligned) {
 		t.Errorf("direct I/O: %v", err)
 	}
@@ -80,7 +80,7 @@ func TestBlocksBelowSectors(t *testing.T) {
 }
 
 func TestBlockDeviceThatIsClaimed(t *testing.T) {
-	path := loopDevice(t, 4<<20, 512)
+	path := loopDevice(t, image(t, 4<<20), 512)
 	open(t, path, Options{Lock: true})
 	if _, err := Open(path, Options{Lock: true}); !errors.Is(err, blockdev.ErrBusy) {
 		t.Errorf("second open: %v", err)
@@ -111,7 +111,7 @@ func flushes(t *testing.T, path string) int {
 
 // TestFlushReachesDevice counts what arrives below.
 func TestFlushReachesDevice(t *testing.T) {
-	path := loopDevice(t, 4<<20, 512)
+	path := loopDevice(t, image(t, 4<<20), 512)
 	eachVariant(t, func(t *testing.T, o Options) {
 		drv := drive(t, open(t, path, o), 4)
 		for _, c := range []struct {
