@@ -28,6 +28,9 @@ type backing struct {
 	// ringEntries bounds the size of a ring.
 	ringEntries int
 
+	// punches: PUNCH_HOLE works. discards: the host block device has no such thing
+	// for it, and takes BLKDISCARD.
+	punches, discards bool
 	// noZeroRange: ZERO_RANGE was refused, so zeros are written.
 	noZeroRange atomic.Bool
 	// lost: data was lost in the page cache.

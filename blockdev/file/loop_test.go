@@ -34,16 +34,34 @@ func loopDevice(t *testing.T, image string, sector int) string {
 }
 
 func TestBlockDeviceContract(t *testing.T) {
+	blockContract(t, loopDevice(t, image(t, 16<<20), 4096), true)
+}
+
+// TestBlockDeviceWithDiscardOnly: a loop device over tmpfs finds at the first try
+// that it cannot make zeros, and withdraws that.
+func TestBlockDeviceWithDiscardOnly(t *testing.T) {
 	path := loopDevice(t, memoryImage(t, 16<<20), 4096)
+	d := open(t, path, Options{LogicalBlockSize: 4096})
+	drive(t, d, 1).Must(&blockdev.Request{Op: blockdev.WriteZeroes, Length: 4096})
+	if d.queueLimit("write_zeroes_max_bytes") != 0 || d.queueLimit("discard_max_bytes") == 0 {
+		leaktest.Missing(t, "a block device with discard only")
+	}
+	blockContract(t, path, false)
+}
+
+func blockContract(t *testing.T, path string, punches bool) {
 	eachVariant(t, func(t *testing.T, o Options) {
 		if o.Direct == DirectOff {
 			return // no different from a file's
 		}
-		o.LogicalBlockSize, o.Offset, o.Size, o.Lock = 4096, 4<<20, 8<<20, true
+		o.LogicalBlockSize, o.Offset, o.Size = 4096, 4<<20, 8<<20
 		blockdevtest.Run(t, func(t *testing.T) blockdev.Device {
 			d, err := Open(path, o)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if d.punches != punches || d.discards == punches {
+				t.Fatalf("punches %v, discards %v", d.punches, d.discards)
 			}
 			return d
 		}, blockdevtest.Options{DiscardZeroes: true})

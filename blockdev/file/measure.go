@@ -69,19 +69,19 @@ func (b *backing) probeFeatures(block bool) {
 	if b.info.ReadOnly {
 		return
 	}
-	b.info.Features = blockdev.Features{WriteZeroes: true, Discard: b.punches(block)}
+	if block {
+		b.punches = b.queueLimit("write_zeroes_max_bytes") > 0
+		b.discards = !b.punches && b.queueLimit("discard_max_bytes") > 0
+	} else {
+		b.punches = b.tryPunch()
+	}
+	b.info.Features = blockdev.Features{WriteZeroes: true, Discard: b.punches || b.discards}
 }
 
-func (b *backing) punches(block bool) bool {
-	if block {
-		return b.queueLimit("write_zeroes_max_bytes") > 0
-	}
-	// A hole beyond the end of the file is no change.
-	end := (b.offset + b.info.Capacity + 4095) &^ 4095
-	if size, _, err := b.geometry(false); err == nil {
-		end = max(end, (size+4095)&^4095)
-	}
-	return unix.Fallocate(b.fd, modePunch, end, 4096) == nil
+// tryPunch makes a hole beyond the end of the file, which is no change.
+func (b *backing) tryPunch() bool {
+	size, _, err := b.geometry(false)
+	return err == nil && unix.Fallocate(b.fd, modePunch, (size+pageSize-1)&^(pageSize-1), pageSize) == nil
 }
 
 // queueLimit reads a number that the kernel publishes about a block device.

@@ -21,6 +21,7 @@ const (
 	callWrite
 	callZeros // a write from memory of our own
 	callAllocate
+	callDiscard // of a host block device
 	callSync
 )
 
@@ -29,7 +30,7 @@ type call struct {
 	kind callKind
 	iov  []unix.Iovec // of reads and writes
 	off  int64        // in the file
-	n    int64        // length of an allocate
+	n    int64        // length of an allocate or discard
 	mode uint32       // of an allocate
 	rwf  uint32       // flags of reads and writes
 }
@@ -39,7 +40,7 @@ type call struct {
 // result to advance, until one of them says that the request is complete:
 //
 //	Read, Write   transfer -> transfer (the rest) -> ... -> complete
-//	Discard       punch -> [sync if FUA] -> complete
+//	Discard       punch | block discard -> [sync if FUA] -> complete
 //	WriteZeroes   punch | zero range -> [sync if FUA] -> complete
 //	                  '-> not supported -> write zeros -> ... -> [sync] -> complete
 //	Flush         sync -> complete
@@ -74,7 +75,7 @@ func (o *op) begin(r *blockdev.Request) bool {
 		}
 		o.transfer(callWrite)
 	case blockdev.Discard:
-		o.allocate(modePunch)
+		o.discard()
 	case blockdev.WriteZeroes:
 		return o.zero()
 	}
@@ -90,9 +91,17 @@ func (o *op) allocate(mode uint32) {
 	o.call.kind, o.call.mode, o.call.n = callAllocate, mode, o.left
 }
 
+func (o *op) discard() {
+	if o.dev.punches {
+		o.allocate(modePunch)
+		return
+	}
+	o.call.kind, o.call.n = callDiscard, o.left
+}
+
 func (o *op) zero() bool {
 	switch {
-	case o.req.MayUnmap && o.dev.info.Features.Discard:
+	case o.req.MayUnmap && o.dev.punches:
 		o.allocate(modePunch)
 	case !o.dev.noZeroRange.Load():
 		o.allocate(modeZero)
@@ -130,7 +139,7 @@ func (o *op) advance(res int32) bool {
 	switch o.call.kind {
 	case callSync:
 		return o.end(nil)
-	case callAllocate:
+	case callAllocate, callDiscard:
 		return o.erased()
 	}
 	return o.moved(int64(res))
@@ -178,13 +187,15 @@ func (o *op) failed(errno unix.Errno) bool {
 		return false
 	case o.call.kind == callAllocate && cannot(errno):
 		return o.withoutAllocate()
+	case o.call.kind == callDiscard && cannot(errno):
+		return o.end(nil)
 	case o.call.kind == callSync:
 		o.dev.syncFailed()
 	}
 	return o.end(errno)
 }
 
-// cannot tells whether an errno of fallocate means that it does not do this here.
+// cannot tells whether an errno of fallocate or BLKDISCARD means that it does not do this here.
 func cannot(errno unix.Errno) bool {
 	return errno == unix.EOPNOTSUPP || errno == unix.ENOSYS || errno == unix.EINVAL || errno == unix.ENODEV
 }

@@ -122,7 +122,7 @@ func TestOpAgainstModel(t *testing.T) {
 			punch: rapid.Bool().Draw(t, "punch"), zero: rapid.Bool().Draw(t, "zero"),
 		}
 		dev := &backing{offset: header, unit: 512}
-		dev.info.Features = blockdev.Features{Discard: true, WriteZeroes: true}
+		dev.punches = true
 		if unit > 1 {
 			dev.align = alignment{mem: unit, offset: 512}
 			k.unit = 512
@@ -200,7 +200,7 @@ func TestOpErrors(t *testing.T) {
 		{"again for ever", false, read, slices.Repeat([]int32{failed(unix.EAGAIN)}, maxAgain+1), unix.EAGAIN},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dev := &backing{unit: 512}
+			dev := &backing{unit: 512, punches: true}
 			if c.direct {
 				dev.align = alignment{4, 512}
 			}

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"fmt"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,15 +17,18 @@ type pool struct {
 	fd      int
 	todo    chan *op // has room for every operation of the queue
 	waiting []*op    // started, not pushed
-	wake    *eventfd.FD
-	workers sync.WaitGroup
+	// inflight counts operations that were started and not reaped.
+	inflight int
+	wake     *eventfd.FD
+	workers  sync.WaitGroup
 
 	mu sync.Mutex
 	// done are complete; wake is signalled if and only if there are any.
 	done []*op
 }
 
-func newPool(b *backing, depth int) (*pool, error) {
+// newPool makes a pool for depth operations.
+func newPool(b *backing, depth, workers int) (*pool, error) {
 	wake, err := eventfd.New()
 	if err != nil {
 		return nil, err
@@ -33,7 +37,7 @@ func newPool(b *backing, depth int) (*pool, error) {
 		fd: b.fd, wake: wake,
 		todo: make(chan *op, depth), done: make([]*op, 0, depth), waiting: make([]*op, 0, depth),
 	}
-	for range min(depth, maxWorkers) {
+	for range min(depth, workers) {
 		p.workers.Go(p.work)
 	}
 	return p, nil
@@ -52,7 +56,7 @@ func (p *pool) complete(o *op) {
 	defer p.mu.Unlock()
 	p.done = append(p.done, o)
 	if len(p.done) == 1 {
-		p.wake.Signal()
+		must(p.wake.Signal())
 	}
 }
 
@@ -65,6 +69,8 @@ func (p *pool) do(c *call) int32 {
 		return pwritev2(p.fd, c.iov, c.off, c.rwf)
 	case callAllocate:
 		err = unix.Fallocate(p.fd, c.mode, c.off, c.n)
+	case callDiscard:
+		err = blockDiscard(p.fd, c.off, c.n)
 	case callSync:
 		err = unix.Fdatasync(p.fd)
 	}
@@ -74,7 +80,10 @@ func (p *pool) do(c *call) int32 {
 	return 0
 }
 
-func (p *pool) start(o *op) { p.waiting = append(p.waiting, o) }
+func (p *pool) start(o *op) {
+	p.inflight++
+	p.waiting = append(p.waiting, o)
+}
 
 func (p *pool) push() {
 	for _, o := range p.waiting {
@@ -90,12 +99,22 @@ func (p *pool) reap(q *queue) {
 	if len(p.done) == 0 {
 		return
 	}
-	p.wake.Clear()
+	_, err := p.wake.Clear()
+	must(err)
 	for _, o := range p.done {
 		q.finish(o)
 	}
+	p.inflight -= len(p.done)
 	clear(p.done)
 	p.done = p.done[:0]
+}
+
+// must is for signals, which fail only if the descriptor is not ours any more. A
+// lost one would leave the submitter asleep for ever.
+func must(err error) {
+	if err != nil {
+		panic(fmt.Errorf("signal completion: %w", err))
+	}
 }
 
 func (p *pool) waitFD() int { return p.wake.FD() }

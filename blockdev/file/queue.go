@@ -43,7 +43,7 @@ func newQueue(b *backing, depth int) (*queue, error) {
 	if b.engine == EngineUring {
 		q.eng, err = newRing(b, q.ops)
 	} else {
-		q.eng, err = newPool(b, depth)
+		q.eng, err = newPool(b, depth, maxWorkers)
 	}
 	if err != nil {
 		return nil, err

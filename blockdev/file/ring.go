@@ -5,15 +5,27 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sealblk/internal/uring"
 )
 
 // maxRingEntries bounds the memory of a ring; larger batches take several calls.
 const maxRingEntries = 1024
 
+// kernelRing is a uring.Ring; tests put one in its place that is refused.
+type kernelRing interface {
+	SQE() *uring.SQE
+	Pending() int
+	Submit() error
+	Peek(dst []uring.CQE) (int, error)
+	FD() int
+	Close() error
+}
+
 // ring is the engine over io_uring. A user data word is the index of an operation.
 type ring struct {
-	ring *uring.Ring
+	ring kernelRing
 	ops  []op
 	file uring.File
 	// backlog are operations that found the ring full, first in first out.
@@ -21,7 +33,17 @@ type ring struct {
 	// inflight counts calls that were started and have not been completed.
 	inflight int
 	cqes     [64]uring.CQE
+	// side makes the calls that io_uring cannot; nil where none are needed. While it
+	// works the ring watches its signal.
+	side  *pool
+	watch bool
 }
+
+// sideSignal is the user data of that watch.
+const sideSignal = 1<<64 - 1
+
+// sideWorkers: a discard of a range is one call, and they are rare.
+const sideWorkers = 1
 
 func newRing(b *backing, ops []op) (*ring, error) {
 	entries := min(len(ops), b.ringEntries)
@@ -32,10 +54,20 @@ func newRing(b *backing, ops []op) (*ring, error) {
 	if err := r.RegisterFiles(int32(b.fd)); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	return &ring{ring: r, ops: ops, file: uring.Fixed(0), backlog: make([]*op, 0, len(ops))}, nil
+	e := &ring{ring: r, ops: ops, file: uring.Fixed(0), backlog: make([]*op, 0, len(ops))}
+	if b.discards {
+		if e.side, err = newPool(b, len(ops), sideWorkers); err != nil {
+			return nil, errors.Join(err, r.Close())
+		}
+	}
+	return e, nil
 }
 
 func (e *ring) start(o *op) {
+	if o.call.kind == callDiscard {
+		e.side.start(o)
+		return
+	}
 	if len(e.backlog) == 0 && e.prepare(o) {
 		return
 	}
@@ -81,6 +113,7 @@ func (e *ring) submit() {
 func (e *ring) push() {
 	for {
 		e.unblock()
+		e.pushSide()
 		if e.ring.Pending() != 0 {
 			e.submit()
 		}
@@ -104,6 +137,21 @@ func (e *ring) unblock() {
 	}
 }
 
+// pushSide hands over to the side pool, and watches it while it works.
+func (e *ring) pushSide() {
+	if e.side == nil {
+		return
+	}
+	e.side.push()
+	if e.side.inflight == 0 || e.watch {
+		return
+	}
+	if s := e.ring.SQE(); s != nil { // if not, a completion brings us here again
+		s.PollAdd(uring.FD(e.side.waitFD()), unix.POLLIN, sideSignal)
+		e.watch = true
+	}
+}
+
 func (e *ring) reap(q *queue) {
 	for {
 		n, err := e.ring.Peek(e.cqes[:])
@@ -113,21 +161,36 @@ func (e *ring) reap(q *queue) {
 		if n == 0 {
 			break
 		}
-		e.inflight -= n
 		for _, c := range e.cqes[:n] {
-			o := &e.ops[c.UserData]
-			if o.advance(c.Res) {
-				q.finish(o)
-			} else {
-				e.start(o)
-			}
+			e.completed(q, c)
 		}
 	}
-	if e.ring.Pending() != 0 || len(e.backlog) != 0 {
+	if e.ring.Pending() != 0 || len(e.backlog) != 0 || e.side != nil && e.side.inflight != 0 {
 		e.push()
+	}
+}
+
+func (e *ring) completed(q *queue, c uring.CQE) {
+	if c.UserData == sideSignal {
+		e.watch = false
+		e.side.reap(q)
+		return
+	}
+	e.inflight--
+	o := &e.ops[c.UserData]
+	if o.advance(c.Res) {
+		q.finish(o)
+	} else {
+		e.start(o)
 	}
 }
 
 func (e *ring) waitFD() int { return e.ring.FD() }
 
-func (e *ring) close() error { return e.ring.Close() }
+func (e *ring) close() error {
+	err := e.ring.Close()
+	if e.side != nil {
+		err = errors.Join(err, e.side.close())
+	}
+	return err
+}

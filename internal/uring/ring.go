@@ -181,7 +181,7 @@ func (r *Ring) take(dst []CQE) int {
 func (r *Ring) Close() error {
 	// Closing the ring drops its files some time later, this at once. That there are
 	// none is no error.
-	r.unregisterFiles()
+	_ = r.unregisterFiles()
 	errs := []error{unix.Close(r.fd)}
 	for _, m := range [][]byte{r.rings, r.entries} {
 		if m != nil {
