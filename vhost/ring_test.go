@@ -149,6 +149,10 @@ func TestGetVringBaseDrains(t *testing.T) {
 	_, err := q.Call.Clear()
 	must(t, err)
 
+	if q.Ring.Used.Bytes[virtqueue.AvailEventOffset(q.Ring.Size())] != 5 {
+		t.Error("a stopped ring does not ask for a kick")
+	}
+
 	// From now on nothing is written or signalled, whatever the driver does.
 	n, used := fault.Submitted(), string(q.Ring.Used.Bytes)
 	must(t, q.Submit(request(t, q, frontend.TypeOut, 0, 512)))

@@ -153,11 +153,14 @@ func (w *worker) close() {
 }
 
 // serve is the worker's loop. It ends when it is told to stop and nothing is in
-// flight.
+// flight. The driver is left with the wish for a kick: whoever serves the ring next
+// may start only by one.
 func (w *worker) serve() {
+	w.ring.DisableKicks()
 	for {
 		w.obey()
 		if w.stopping && w.inFlight == 0 {
+			_, _ = w.ring.EnableKicks() // what is in the ring stays there
 			return
 		}
 		if w.take()+w.complete() == 0 {

@@ -78,7 +78,7 @@ func New(cfg Config, table *memory.Table) (*Queue, error) {
 	q := &Queue{
 		cfg: cfg, mask: uint16(cfg.Size - 1),
 		nextAvail: cfg.NextAvail, seenAvail: cfg.NextAvail,
-		nextUsed: used, published: used, neverAsked: true,
+		nextUsed: used, published: used, asked: used, neverAsked: true,
 		parse: newParser(&cfg),
 	}
 	if !cfg.EventIdx { // a device that died may have left a flag there
