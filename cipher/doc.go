@@ -30,8 +30,8 @@
 //
 // Temporaries that depend on the key are wiped from the stack before a function
 // returns; the assembly also clears the registers that held them. What the kernel
-// saves when it switches threads, and registers that portable Go code used, are
-// beyond the reach of this package.
+// saves when it switches threads or delivers a signal, and registers that portable
+// Go code used, are beyond the reach of this package.
 //
 // # Constant time
 //

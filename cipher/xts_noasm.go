@@ -1,3 +1,5 @@
+//go:build !amd64 || purego
+
 package cipher
 
 func engines() []engine { return []engine{engineGeneric} }

@@ -1,0 +1,58 @@
+//go:build amd64 && !purego
+
+package cipher
+
+//go:generate go run -C _asm ./xts -out ../xts_amd64.s -pkg cipher
+
+// The kernels take runs as engine.go describes them. keys is the state with the
+// schedules of expandAESNI. They read each byte of src once and write each byte of
+// dst once; they leave nothing in registers or on the stack.
+
+//go:noescape
+func encryptAESNI(keys, dst, src *byte, units, unitSize, lo, hi uint64)
+
+//go:noescape
+func decryptAESNI(keys, dst, src *byte, units, unitSize, lo, hi uint64)
+
+//go:noescape
+func encryptVAES(keys, dst, src *byte, units, unitSize, lo, hi uint64)
+
+//go:noescape
+func decryptVAES(keys, dst, src *byte, units, unitSize, lo, hi uint64)
+
+// expandAESNI expands the 64 bytes of key to three schedules of 15 round keys in
+// FIPS 197's order: at 0 for the data, at 256 for the inverse cipher of the data,
+// at 512 for the tweaks.
+//
+//go:noescape
+func expandAESNI(keys, key *byte)
+
+func expand(e engine, s *state, key *[KeySize]byte) {
+	if e == engineGeneric {
+		expandGeneric(s, key)
+		return
+	}
+	expandAESNI(&s[0], &key[0])
+}
+
+func encryptUnits(e engine, s *state, dst, src *byte, units, unitSize, lo, hi uint64) {
+	switch e {
+	case engineVAES:
+		encryptVAES(&s[0], dst, src, units, unitSize, lo, hi)
+	case engineAESNI:
+		encryptAESNI(&s[0], dst, src, units, unitSize, lo, hi)
+	default:
+		encryptGeneric(s, dst, src, units, unitSize, lo, hi)
+	}
+}
+
+func decryptUnits(e engine, s *state, dst, src *byte, units, unitSize, lo, hi uint64) {
+	switch e {
+	case engineVAES:
+		decryptVAES(&s[0], dst, src, units, unitSize, lo, hi)
+	case engineAESNI:
+		decryptAESNI(&s[0], dst, src, units, unitSize, lo, hi)
+	default:
+		decryptGeneric(s, dst, src, units, unitSize, lo, hi)
+	}
+}
