@@ -1,4 +1,4 @@
-// Package vhosttest holds a vhost-user-blk back-end to the specification. It runs
+// Package conformance holds a vhost-user-blk back-end to the specification. It runs
 // against any socket: it knows nothing of the implementation behind it.
 //
 // [Run] runs every [Case] on a back-end of its own. A case is named after the rule
@@ -12,4 +12,4 @@
 //
 // Sources: "vhost-user" is QEMU docs/interop/vhost-user.rst, "virtio" is Virtual
 // I/O Device (VIRTIO) Version 1.3.
-package vhosttest
+package conformance

@@ -1,4 +1,4 @@
-package vhosttest_test
+package conformance_test
 
 import (
 	"bytes"
@@ -18,8 +18,8 @@ import (
 	"sealblk/blockdev/memory"
 	"sealblk/cipher"
 	"sealblk/vhost/blk"
+	"sealblk/vhost/conformance"
 	"sealblk/vhost/frontend"
-	"sealblk/vhost/vhosttest"
 
 	"golang.org/x/crypto/xts"
 )
@@ -108,8 +108,8 @@ func TestConformanceOfEncryptedFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the layers below have suites of their own")
 	}
-	vhosttest.Run(t, func(t *testing.T) vhosttest.Target {
-		return vhosttest.Target{Socket: serve(t, stacks["encrypted file"](t), blk.Options{NumQueues: 4})}
+	conformance.Run(t, func(t *testing.T) conformance.Target {
+		return conformance.Target{Socket: serve(t, stacks["encrypted file"](t), blk.Options{NumQueues: 4})}
 	})
 }
 

@@ -1,4 +1,4 @@
-package vhosttest_test
+package conformance_test
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"sealblk/vhost/blk"
-	"sealblk/vhost/vhosttest"
+	"sealblk/vhost/conformance"
 )
 
 // memoryPerAttack bounds what a back-end may allocate for 200 operations, each of
@@ -35,10 +35,10 @@ func measure(t testing.TB) resources {
 
 // attack runs a program and checks what it left behind. A hang is a failure of the
 // session after it, which has a deadline.
-func attack(t *testing.T, target vhosttest.Target, program []byte) {
+func attack(t *testing.T, target conformance.Target, program []byte) {
 	before := measure(t)
-	vhosttest.Attack(t, target, program)
-	t.Run("after", func(t *testing.T) { vhosttest.Healthy(t, target) })
+	conformance.Attack(t, target, program)
+	t.Run("after", func(t *testing.T) { conformance.Healthy(t, target) })
 	after := measure(t)
 	// The last session is over for the front-end; the back-end closes in its time.
 	for end := time.Now().Add(5 * time.Second); (after.files > before.files || after.goroutines > before.goroutines) && time.Now().Before(end); after = measure(t) {
@@ -52,8 +52,8 @@ func attack(t *testing.T, target vhosttest.Target, program []byte) {
 	}
 }
 
-func victim(t testing.TB, stack string) vhosttest.Target {
-	return vhosttest.Target{Socket: serve(t, stacks[stack](t), blk.Options{NumQueues: 2})}
+func victim(t testing.TB, stack string) conformance.Target {
+	return conformance.Target{Socket: serve(t, stacks[stack](t), blk.Options{NumQueues: 2})}
 }
 
 func TestAttack(t *testing.T) {

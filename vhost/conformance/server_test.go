@@ -1,4 +1,4 @@
-package vhosttest_test
+package conformance_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"sealblk/internal/leaktest"
 	"sealblk/vhost"
 	"sealblk/vhost/blk"
-	"sealblk/vhost/vhosttest"
+	"sealblk/vhost/conformance"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
@@ -63,8 +63,8 @@ func serve(t testing.TB, dev blockdev.Device, o blk.Options) (socket string) {
 }
 
 func TestConformance(t *testing.T) {
-	vhosttest.Run(t, func(t *testing.T) vhosttest.Target {
+	conformance.Run(t, func(t *testing.T) conformance.Target {
 		dev := ram(t, memory.Options{})
-		return vhosttest.Target{Socket: serve(t, dev, blk.Options{NumQueues: 4, Serial: "vhosttest"})}
+		return conformance.Target{Socket: serve(t, dev, blk.Options{NumQueues: 4, Serial: "conformance"})}
 	})
 }
