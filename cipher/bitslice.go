@@ -77,23 +77,20 @@ func (q *lanes) xor(k *lanes) {
 	}
 }
 
-// shiftRows rotates row r by r columns.
+// shiftRows rotates row r by r columns: two for the lower half of the rows, then
+// one for the odd rows.
 func (q *lanes) shiftRows() {
 	for i, x := range q {
-		q[i] = x&0x000000000000ffff |
-			(x&0x00000000fff00000)>>4 | (x&0x00000000000f0000)<<12 |
-			(x&0x0000ff0000000000)>>8 | (x&0x000000ff00000000)<<8 |
-			(x&0xf000000000000000)>>12 | (x&0x0fff000000000000)<<4
+		x = x&0x00000000ffffffff | x>>8&0x00ff00ff00000000 | x<<8&0xff00ff0000000000
+		q[i] = x&0x0000ffff0000ffff | x>>4&0x0fff00000fff0000 | x<<12&0xf0000000f0000000
 	}
 }
 
 // invShiftRows is the inverse of shiftRows.
 func (q *lanes) invShiftRows() {
 	for i, x := range q {
-		q[i] = x&0x000000000000ffff |
-			(x&0x000000000fff0000)<<4 | (x&0x00000000f0000000)>>12 |
-			(x&0x0000ff0000000000)>>8 | (x&0x000000ff00000000)<<8 |
-			(x&0x000f000000000000)<<12 | (x&0xfff0000000000000)>>4
+		x = x&0x00000000ffffffff | x>>8&0x00ff00ff00000000 | x<<8&0xff00ff0000000000
+		q[i] = x&0x0000ffff0000ffff | x<<4&0xfff00000fff00000 | x>>12&0x000f0000000f0000
 	}
 }
 
@@ -101,35 +98,37 @@ func (q *lanes) invShiftRows() {
 func down1(x uint64) uint64 { return bits.RotateLeft64(x, -16) }
 func down2(x uint64) uint64 { return bits.RotateLeft64(x, -32) }
 
-// double multiplies each byte by x modulo x^8 + x^4 + x^3 + x + 1.
-func (q *lanes) double() {
-	top := q[7]
-	*q = lanes{top, q[0] ^ top, q[1], q[2] ^ top, q[3] ^ top, q[4], q[5], q[6]}
-}
-
 // mixColumns is 2a + 3b + c + d for a byte a and the three below it in its column,
-// computed as 2(a+b) + b + (c+d).
+// computed as 2(a+b) + b + (c+d). Doubling moves bits one word up; bit 7 comes back
+// as x^4 + x^3 + x + 1.
 func (q *lanes) mixColumns() {
-	var t lanes
-	for i, x := range q {
-		t[i] = x ^ down1(x)
-	}
-	for i, x := range t {
-		q[i] = down1(q[i]) ^ down2(x)
-	}
-	t.double()
-	q.xor(&t)
+	b0, b1, b2, b3 := down1(q[0]), down1(q[1]), down1(q[2]), down1(q[3])
+	b4, b5, b6, b7 := down1(q[4]), down1(q[5]), down1(q[6]), down1(q[7])
+	t0, t1, t2, t3 := q[0]^b0, q[1]^b1, q[2]^b2, q[3]^b3
+	t4, t5, t6, t7 := q[4]^b4, q[5]^b5, q[6]^b6, q[7]^b7
+	q[0] = t7 ^ b0 ^ down2(t0)
+	q[1] = t0 ^ t7 ^ b1 ^ down2(t1)
+	q[2] = t1 ^ b2 ^ down2(t2)
+	q[3] = t2 ^ t7 ^ b3 ^ down2(t3)
+	q[4] = t3 ^ t7 ^ b4 ^ down2(t4)
+	q[5] = t4 ^ b5 ^ down2(t5)
+	q[6] = t5 ^ b6 ^ down2(t6)
+	q[7] = t6 ^ b7 ^ down2(t7)
 }
 
-// invMixColumns uses that its matrix is the one of mixColumns times 5 + 4x^2.
+// invMixColumns uses that its matrix is the one of mixColumns times 5 + 4x^2: it
+// adds 4(a+c) to each byte a and then mixes.
 func (q *lanes) invMixColumns() {
-	var t lanes
-	for i, x := range q {
-		t[i] = x ^ down2(x)
-	}
-	t.double()
-	t.double()
-	q.xor(&t)
+	t0, t1, t2, t3 := q[0]^down2(q[0]), q[1]^down2(q[1]), q[2]^down2(q[2]), q[3]^down2(q[3])
+	t4, t5, t6, t7 := q[4]^down2(q[4]), q[5]^down2(q[5]), q[6]^down2(q[6]), q[7]^down2(q[7])
+	q[0] ^= t6
+	q[1] ^= t6 ^ t7
+	q[2] ^= t7 ^ t0
+	q[3] ^= t6 ^ t1
+	q[4] ^= t6 ^ t7 ^ t2
+	q[5] ^= t7 ^ t3
+	q[6] ^= t4
+	q[7] ^= t5
 	q.mixColumns()
 }
 
@@ -144,10 +143,13 @@ func (q *lanes) invSubBytes() {
 // invAffine inverts the affine map of FIPS 197, 5.1.1: bit i becomes the sum of
 // the bits i+2, i+5 and i+7 (modulo 8) of the byte and of 0x05.
 func (q *lanes) invAffine() {
-	p := *q
-	for i := range q {
-		q[i] = p[(i+2)%8] ^ p[(i+5)%8] ^ p[(i+7)%8]
-	}
-	q[0] = ^q[0]
-	q[2] = ^q[2]
+	a0, a1, a2, a3, a4, a5, a6, a7 := q[0], q[1], q[2], q[3], q[4], q[5], q[6], q[7]
+	q[0] = ^(a2 ^ a5 ^ a7)
+	q[1] = a3 ^ a6 ^ a0
+	q[2] = ^(a4 ^ a7 ^ a1)
+	q[3] = a5 ^ a0 ^ a2
+	q[4] = a6 ^ a1 ^ a3
+	q[5] = a7 ^ a2 ^ a4
+	q[6] = a0 ^ a3 ^ a5
+	q[7] = a1 ^ a4 ^ a6
 }

@@ -29,9 +29,9 @@
 // plaintext is ever written by Encrypt nor ciphertext by Decrypt.
 //
 // Temporaries that depend on the key are wiped from the stack before a function
-// returns; the assembly also clears the registers that held them. What the kernel
-// saves when it switches threads or delivers a signal, and registers that portable
-// Go code used, are beyond the reach of this package.
+// returns, and vector registers are cleared. Beyond the reach of this package are
+// what the kernel saves when it stops a thread in the midst of the cipher, and the
+// registers that the portable implementation used where there is no assembly.
 //
 // # Constant time
 //

@@ -27,6 +27,9 @@ func decryptVAES(keys, dst, src *byte, units, unitSize, lo, hi uint64)
 //go:noescape
 func expandAESNI(keys, key *byte)
 
+// clearVectors sets X0 to X15 to zero.
+func clearVectors()
+
 func expand(e engine, s *state, key *[KeySize]byte) {
 	if e == engineGeneric {
 		expandGeneric(s, key)

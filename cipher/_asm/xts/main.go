@@ -12,6 +12,7 @@ func main() {
 		kernel{width: w}.generate()
 		kernel{width: w, decrypt: true}.generate()
 	}
+	clearVectors()
 	probes()
 	Generate()
 }
