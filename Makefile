@@ -35,6 +35,9 @@ e2e: setup build ## the program with real guests under QEMU
 bench: build ## data-path and cipher benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./cipher/... ./blockdev/... ./vhost/...
 
+bench-cipher: setup ## the cipher beside OpenSSL and the limit of the AES units (best on an idle machine)
+	$(GO) test -count=1 -run '^TestSpeedTable$$' -v ./cipher -speed
+
 demo: setup build ## the main job, from an empty machine to an encrypted disk in a guest
 	$(GO) run ./test/demo -sealblk bin/sealblk
 
