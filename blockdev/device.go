@@ -11,7 +11,8 @@ const (
 	// Flush makes every write that completed before it durable. Offset, length and
 	// buffers are not used.
 	Flush
-	// Discard tells that the range is not needed any more. It has no buffers.
+	// Discard tells that the range is not needed any more. It has no buffers. The
+	// range reads as zeros afterwards, unless the device was told to ignore discards.
 	Discard
 	// WriteZeroes makes the range read as zeros. It has no buffers.
 	WriteZeroes
@@ -45,6 +46,8 @@ type Request struct {
 type Features struct {
 	Discard     bool
 	WriteZeroes bool
+	// ZeroesUnmap: WriteZeroes with MayUnmap may deallocate.
+	ZeroesUnmap bool
 }
 
 // Info describes a device. It does not change while the device is open, but for

@@ -103,5 +103,6 @@ func (c *Config) features(lower blockdev.Features) blockdev.Features {
 	return blockdev.Features{
 		Discard:     lower.Discard || c.Discard == Ignore,
 		WriteZeroes: lower.WriteZeroes || c.WriteZeroes != Pass,
+		ZeroesUnmap: lower.WriteZeroes && lower.ZeroesUnmap && c.WriteZeroes != Store,
 	}
 }

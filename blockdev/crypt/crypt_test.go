@@ -225,3 +225,34 @@ func TestHugeRequest(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestGrow: the layer is as large as what lies below, in whole units.
+func TestGrow(t *testing.T) {
+	layer := newLayer(t, newMemory(t, 1<<20, memory.Options{MaxCapacity: 4 << 20}), 4096, Options{}, tiny)
+	if err := layer.Grow(2<<20 + 512); !errors.Is(err, blockdev.ErrMisaligned) {
+		t.Errorf("half a unit: %v", err)
+	}
+	q, err := layer.OpenQueue(blockdev.QueueConfig{Depth: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := blockdev.Grow(layer, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	drv := blockdevtest.NewDriver(t, q, 1)
+	want := blockdevtest.Noise(1, 64<<10)
+	drv.Write(2<<20-64<<10, want)
+	if got := drv.Read(2<<20-64<<10, 64<<10); !bytes.Equal(got, want) {
+		t.Error("wrong data at the new end")
+	}
+	if err := errors.Join(q.Close(), layer.Close()); err != nil {
+		t.Error(err)
+	}
+	fixed, err := null.New(1<<20, null.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := newLayer(t, fixed, 4096, Options{}, tiny).Grow(2 << 20); !errors.Is(err, blockdev.ErrNotSupported) {
+		t.Errorf("over a device that cannot grow: %v", err)
+	}
+}

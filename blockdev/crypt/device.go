@@ -82,5 +82,8 @@ func (d *Device) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
 	return d.layer.OpenQueue(cfg)
 }
 
+// Grow makes the lower device larger. The capacity is a whole number of blocks.
+func (d *Device) Grow(capacity int64) error { return d.layer.Grow(capacity) }
+
 // Close closes the lower device.
 func (d *Device) Close() error { return d.layer.Close() }

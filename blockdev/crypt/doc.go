@@ -23,8 +23,8 @@
 // WriteZeroes stores the ciphertext of zeros, so that every reader of the format
 // agrees. With [ZeroesUnmap] a WriteZeroes that may unmap is passed on instead:
 // thin, but zeros only through this layer. Discard is passed on, if the lower
-// device supports it, or ignored with [DiscardIgnore]; a discarded range reads as
-// zeros if the lower device leaves zeros there.
+// device supports it, and the range reads as zeros; or it is ignored with
+// [DiscardIgnore].
 //
 // # Memory
 //

@@ -16,10 +16,13 @@ import (
 type backing struct {
 	file   *os.File
 	fd     int
-	offset int64 // of the data, in the file
-	unit   int64 // the logical block size
-	info   blockdev.Info
+	offset int64         // of the data, in the file
+	unit   int64         // the logical block size
+	block  bool          // a host block device
+	info   blockdev.Info // all but the capacity
 	locked bool
+
+	capacity atomic.Int64
 
 	align      alignment
 	directText string
@@ -28,9 +31,8 @@ type backing struct {
 	// ringEntries bounds the size of a ring.
 	ringEntries int
 
-	// punches: PUNCH_HOLE works. discards: the host block device has no such thing
-	// for it, and takes BLKDISCARD.
-	punches, discards bool
+	// punches: PUNCH_HOLE works, and leaves zeros.
+	punches bool
 	// noZeroRange: ZERO_RANGE was refused, so zeros are written.
 	noZeroRange atomic.Bool
 	// lost: data was lost in the page cache.
@@ -39,7 +41,11 @@ type backing struct {
 }
 
 // Info describes the device.
-func (b *backing) Info() blockdev.Info { return b.info }
+func (b *backing) Info() blockdev.Info {
+	info := b.info
+	info.Capacity = b.capacity.Load()
+	return info
+}
 
 // OpenQueue opens a queue with the engine of the device.
 func (b *backing) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {

@@ -37,5 +37,5 @@ func (d *Device) MemoryAlignment() int { return max(1, d.align.mem) }
 
 // Describe says in one line how the device does its work, and why.
 func (d *Device) Describe() string {
-	return fmt.Sprintf("%s: %d bytes at offset %d, %s, %s", d.file.Name(), d.info.Capacity, d.offset, d.directText, d.engineText)
+	return fmt.Sprintf("%s: %d bytes at offset %d, %s, %s", d.file.Name(), d.capacity.Load(), d.offset, d.directText, d.engineText)
 }

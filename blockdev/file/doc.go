@@ -11,12 +11,13 @@
 //	Read, Write   preadv2, pwritev2 in pieces of at most IOV_MAX buffers
 //	FUA           RWF_DSYNC for Write, a following fdatasync for the others
 //	Flush         fdatasync
-//	Discard       fallocate PUNCH_HOLE, after which the range reads as zeros; on a
-//	              host block device without it BLKDISCARD, after which it may not
+//	Discard       fallocate PUNCH_HOLE, after which the range reads as zeros
 //	WriteZeroes   fallocate PUNCH_HOLE with MayUnmap, else ZERO_RANGE; where the
 //	              file system has neither, zeros are written
 //
-// Discard is offered where a probe found that one of the two works.
+// Discard is offered where a probe found that holes can be punched. A host block
+// device that can discard and cannot make zeros of it (BLKDISCARD) does not qualify:
+// what it leaves may be the old data.
 //
 // # Engines
 //

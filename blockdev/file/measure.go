@@ -13,8 +13,8 @@ import (
 )
 
 // measure finds the size of the backend and makes the device's Info of it.
-func (b *backing) measure(block bool, o Options) error {
-	size, physical, err := b.geometry(block)
+func (b *backing) measure(o Options) error {
+	size, physical, err := b.geometry(b.block)
 	if err != nil {
 		return err
 	}
@@ -26,8 +26,8 @@ func (b *backing) measure(block bool, o Options) error {
 		return fmt.Errorf("%w: it has %d bytes, the device needs %d at offset %d",
 			blockdev.ErrShort, size, max(capacity, b.unit), o.Offset)
 	}
+	b.capacity.Store(capacity)
 	b.info = blockdev.Info{
-		Capacity:          capacity,
 		LogicalBlockSize:  o.LogicalBlockSize,
 		PhysicalBlockSize: physicalSize(physical, o.LogicalBlockSize),
 		ReadOnly:          o.ReadOnly,
@@ -65,17 +65,16 @@ func (b *backing) geometry(block bool) (size int64, physical int, err error) {
 }
 
 // probeFeatures finds out what the backend can do, without changing it.
-func (b *backing) probeFeatures(block bool) {
+func (b *backing) probeFeatures() {
 	if b.info.ReadOnly {
 		return
 	}
-	if block {
+	if b.block {
 		b.punches = b.queueLimit("write_zeroes_max_bytes") > 0
-		b.discards = !b.punches && b.queueLimit("discard_max_bytes") > 0
 	} else {
 		b.punches = b.tryPunch()
 	}
-	b.info.Features = blockdev.Features{WriteZeroes: true, Discard: b.punches || b.discards}
+	b.info.Features = blockdev.Features{WriteZeroes: true, Discard: b.punches, ZeroesUnmap: b.punches}
 }
 
 // tryPunch makes a hole beyond the end of the file, which is no change.

@@ -21,7 +21,6 @@ const (
 	callWrite
 	callZeros // a write from memory of our own
 	callAllocate
-	callDiscard // of a host block device
 	callSync
 )
 
@@ -30,7 +29,7 @@ type call struct {
 	kind callKind
 	iov  []unix.Iovec // of reads and writes
 	off  int64        // in the file
-	n    int64        // length of an allocate or discard
+	n    int64        // length of an allocate
 	mode uint32       // of an allocate
 	rwf  uint32       // flags of reads and writes
 }
@@ -40,9 +39,9 @@ type call struct {
 // result to advance, until one of them says that the request is complete:
 //
 //	Read, Write   transfer -> transfer (the rest) -> ... -> complete
-//	Discard       punch | block discard -> [sync if FUA] -> complete
+//	Discard       punch -> [sync if FUA] -> complete
 //	WriteZeroes   punch | zero range -> [sync if FUA] -> complete
-//	                  '-> not supported -> write zeros -> ... -> [sync] -> complete
+//	either            '-> not supported -> write zeros -> ... -> [sync] -> complete
 //	Flush         sync -> complete
 type op struct {
 	dev   *backing
@@ -75,7 +74,7 @@ func (o *op) begin(r *blockdev.Request) bool {
 		}
 		o.transfer(callWrite)
 	case blockdev.Discard:
-		o.discard()
+		o.allocate(modePunch)
 	case blockdev.WriteZeroes:
 		return o.zero()
 	}
@@ -89,14 +88,6 @@ func (o *op) transfer(kind callKind) {
 
 func (o *op) allocate(mode uint32) {
 	o.call.kind, o.call.mode, o.call.n = callAllocate, mode, o.left
-}
-
-func (o *op) discard() {
-	if o.dev.punches {
-		o.allocate(modePunch)
-		return
-	}
-	o.call.kind, o.call.n = callDiscard, o.left
 }
 
 func (o *op) zero() bool {
@@ -139,7 +130,7 @@ func (o *op) advance(res int32) bool {
 	switch o.call.kind {
 	case callSync:
 		return o.end(nil)
-	case callAllocate, callDiscard:
+	case callAllocate:
 		return o.erased()
 	}
 	return o.moved(int64(res))
@@ -187,25 +178,20 @@ func (o *op) failed(errno unix.Errno) bool {
 		return false
 	case o.call.kind == callAllocate && cannot(errno):
 		return o.withoutAllocate()
-	case o.call.kind == callDiscard && cannot(errno):
-		return o.end(nil)
 	case o.call.kind == callSync:
 		o.dev.syncFailed()
 	}
 	return o.end(errno)
 }
 
-// cannot tells whether an errno of fallocate or BLKDISCARD means that it does not do this here.
+// cannot tells whether an errno of fallocate means that it does not do this here.
 func cannot(errno unix.Errno) bool {
 	return errno == unix.EOPNOTSUPP || errno == unix.ENOSYS || errno == unix.EINVAL || errno == unix.ENODEV
 }
 
-// withoutAllocate goes on where fallocate does not work: a discard is advice, and
-// zeros can be written.
+// withoutAllocate goes on where fallocate does not work, though it did when it was
+// probed: zeros can be written, and they are what a discard has to leave.
 func (o *op) withoutAllocate() bool {
-	if o.req.Op == blockdev.Discard {
-		return o.end(nil)
-	}
 	if o.call.mode == modeZero {
 		o.dev.noZeroRange.Store(true)
 	} else if !o.dev.noZeroRange.Load() {

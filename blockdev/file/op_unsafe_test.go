@@ -163,10 +163,8 @@ func (k *kernel) check(r *blockdev.Request, want []byte) {
 	case blockdev.Flush:
 		syncs = 1
 	default:
-		if r.Op == blockdev.WriteZeroes || k.punch {
-			clear(part)
-		}
-		if r.FUA && r.Length > 0 && (r.Op == blockdev.WriteZeroes || k.punch) {
+		clear(part)
+		if r.FUA && r.Length > 0 {
 			syncs = 1
 		}
 	}
@@ -196,7 +194,7 @@ func TestOpErrors(t *testing.T) {
 		{"error", false, read, []int32{failed(unix.EIO)}, unix.EIO},
 		{"failed flush", false, flush, []int32{failed(unix.EIO)}, unix.EIO},
 		{"failed discard", false, discard, []int32{failed(unix.EIO)}, unix.EIO},
-		{"discard that is not supported", false, discard, []int32{failed(unix.EOPNOTSUPP)}, nil},
+		{"discard that is not supported", false, discard, []int32{failed(unix.EOPNOTSUPP), failed(unix.EOPNOTSUPP), 1024}, nil},
 		{"again for ever", false, read, slices.Repeat([]int32{failed(unix.EAGAIN)}, maxAgain+1), unix.EAGAIN},
 	} {
 		t.Run(c.name, func(t *testing.T) {

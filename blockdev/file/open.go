@@ -61,13 +61,13 @@ func openPath(path string, o Options) (f *os.File, block bool, err error) {
 
 // newDevice takes f over once it succeeds.
 func newDevice(f *os.File, block bool, o Options) (*Device, error) {
-	b := &backing{file: f, fd: int(f.Fd()), offset: o.Offset, unit: int64(o.LogicalBlockSize), ringEntries: maxRingEntries}
+	b := &backing{file: f, fd: int(f.Fd()), block: block, offset: o.Offset, unit: int64(o.LogicalBlockSize), ringEntries: maxRingEntries}
 	if o.Lock {
 		if err := b.lock(o.ReadOnly); err != nil {
 			return nil, err
 		}
 	}
-	if err := b.measure(block, o); err != nil {
+	if err := b.measure(o); err != nil {
 		return nil, err
 	}
 	if err := b.chooseDirect(o); err != nil {
@@ -76,6 +76,6 @@ func newDevice(f *os.File, block bool, o Options) (*Device, error) {
 	if err := b.chooseEngine(o.Engine); err != nil {
 		return nil, err
 	}
-	b.probeFeatures(block)
+	b.probeFeatures()
 	return wrap(b, o.AlignedMemory)
 }

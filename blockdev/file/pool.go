@@ -17,10 +17,8 @@ type pool struct {
 	fd      int
 	todo    chan *op // has room for every operation of the queue
 	waiting []*op    // started, not pushed
-	// inflight counts operations that were started and not reaped.
-	inflight int
-	wake     *eventfd.FD
-	workers  sync.WaitGroup
+	wake    *eventfd.FD
+	workers sync.WaitGroup
 
 	mu sync.Mutex
 	// done are complete; wake is signalled if and only if there are any.
@@ -28,7 +26,7 @@ type pool struct {
 }
 
 // newPool makes a pool for depth operations.
-func newPool(b *backing, depth, workers int) (*pool, error) {
+func newPool(b *backing, depth int) (*pool, error) {
 	wake, err := eventfd.New()
 	if err != nil {
 		return nil, err
@@ -37,7 +35,7 @@ func newPool(b *backing, depth, workers int) (*pool, error) {
 		fd: b.fd, wake: wake,
 		todo: make(chan *op, depth), done: make([]*op, 0, depth), waiting: make([]*op, 0, depth),
 	}
-	for range min(depth, workers) {
+	for range min(depth, maxWorkers) {
 		p.workers.Go(p.work)
 	}
 	return p, nil
@@ -69,8 +67,6 @@ func (p *pool) do(c *call) int32 {
 		return pwritev2(p.fd, c.iov, c.off, c.rwf)
 	case callAllocate:
 		err = unix.Fallocate(p.fd, c.mode, c.off, c.n)
-	case callDiscard:
-		err = blockDiscard(p.fd, c.off, c.n)
 	case callSync:
 		err = unix.Fdatasync(p.fd)
 	}
@@ -80,10 +76,7 @@ func (p *pool) do(c *call) int32 {
 	return 0
 }
 
-func (p *pool) start(o *op) {
-	p.inflight++
-	p.waiting = append(p.waiting, o)
-}
+func (p *pool) start(o *op) { p.waiting = append(p.waiting, o) }
 
 func (p *pool) push() {
 	for _, o := range p.waiting {
@@ -104,7 +97,6 @@ func (p *pool) reap(q *queue) {
 	for _, o := range p.done {
 		q.finish(o)
 	}
-	p.inflight -= len(p.done)
 	clear(p.done)
 	p.done = p.done[:0]
 }

@@ -33,7 +33,7 @@ type queue struct {
 }
 
 func newQueue(b *backing, depth int) (*queue, error) {
-	q := &queue{dev: b, info: b.info, ops: make([]op, depth), done: ready.New(depth)}
+	q := &queue{dev: b, info: b.Info(), ops: make([]op, depth), done: ready.New(depth)}
 	iov := make([]unix.Iovec, depth*iovInitial)
 	for i := range q.ops {
 		q.ops[i] = op{dev: b, index: uint64(i), call: call{iov: iov[i*iovInitial : i*iovInitial : (i+1)*iovInitial]}}
@@ -43,7 +43,7 @@ func newQueue(b *backing, depth int) (*queue, error) {
 	if b.engine == EngineUring {
 		q.eng, err = newRing(b, q.ops)
 	} else {
-		q.eng, err = newPool(b, depth, maxWorkers)
+		q.eng, err = newPool(b, depth)
 	}
 	if err != nil {
 		return nil, err
@@ -53,6 +53,7 @@ func newQueue(b *backing, depth int) (*queue, error) {
 
 // Submit hands over requests. One beyond the depth of the queue fails with EAGAIN.
 func (q *queue) Submit(reqs ...*blockdev.Request) {
+	q.info.Capacity = q.dev.capacity.Load()
 	for _, r := range reqs {
 		if err := r.Check(&q.info); err != nil {
 			q.done.Push(r, err)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"sealblk/internal/uring"
 )
 
@@ -33,17 +31,7 @@ type ring struct {
 	// inflight counts calls that were started and have not been completed.
 	inflight int
 	cqes     [64]uring.CQE
-	// side makes the calls that io_uring cannot; nil where none are needed. While it
-	// works the ring watches its signal.
-	side  *pool
-	watch bool
 }
-
-// sideSignal is the user data of that watch.
-const sideSignal = 1<<64 - 1
-
-// sideWorkers: a discard of a range is one call, and they are rare.
-const sideWorkers = 1
 
 func newRing(b *backing, ops []op) (*ring, error) {
 	entries := min(len(ops), b.ringEntries)
@@ -54,20 +42,10 @@ func newRing(b *backing, ops []op) (*ring, error) {
 	if err := r.RegisterFiles(int32(b.fd)); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	e := &ring{ring: r, ops: ops, file: uring.Fixed(0), backlog: make([]*op, 0, len(ops))}
-	if b.discards {
-		if e.side, err = newPool(b, len(ops), sideWorkers); err != nil {
-			return nil, errors.Join(err, r.Close())
-		}
-	}
-	return e, nil
+	return &ring{ring: r, ops: ops, file: uring.Fixed(0), backlog: make([]*op, 0, len(ops))}, nil
 }
 
 func (e *ring) start(o *op) {
-	if o.call.kind == callDiscard {
-		e.side.start(o)
-		return
-	}
 	if len(e.backlog) == 0 && e.prepare(o) {
 		return
 	}
@@ -113,7 +91,6 @@ func (e *ring) submit() {
 func (e *ring) push() {
 	for {
 		e.unblock()
-		e.pushSide()
 		if e.ring.Pending() != 0 {
 			e.submit()
 		}
@@ -137,21 +114,6 @@ func (e *ring) unblock() {
 	}
 }
 
-// pushSide hands over to the side pool, and watches it while it works.
-func (e *ring) pushSide() {
-	if e.side == nil {
-		return
-	}
-	e.side.push()
-	if e.side.inflight == 0 || e.watch {
-		return
-	}
-	if s := e.ring.SQE(); s != nil { // if not, a completion brings us here again
-		s.PollAdd(uring.FD(e.side.waitFD()), unix.POLLIN, sideSignal)
-		e.watch = true
-	}
-}
-
 func (e *ring) reap(q *queue) {
 	for {
 		n, err := e.ring.Peek(e.cqes[:])
@@ -165,17 +127,12 @@ func (e *ring) reap(q *queue) {
 			e.completed(q, c)
 		}
 	}
-	if e.ring.Pending() != 0 || len(e.backlog) != 0 || e.side != nil && e.side.inflight != 0 {
+	if e.ring.Pending() != 0 || len(e.backlog) != 0 {
 		e.push()
 	}
 }
 
 func (e *ring) completed(q *queue, c uring.CQE) {
-	if c.UserData == sideSignal {
-		e.watch = false
-		e.side.reap(q)
-		return
-	}
 	e.inflight--
 	o := &e.ops[c.UserData]
 	if o.advance(c.Res) {
@@ -187,10 +144,4 @@ func (e *ring) completed(q *queue, c uring.CQE) {
 
 func (e *ring) waitFD() int { return e.ring.FD() }
 
-func (e *ring) close() error {
-	err := e.ring.Close()
-	if e.side != nil {
-		err = errors.Join(err, e.side.close())
-	}
-	return err
-}
+func (e *ring) close() error { return e.ring.Close() }

@@ -34,11 +34,3 @@ func ioctlUint64(fd int, req uint) (uint64, error) {
 	}
 	return v, nil
 }
-
-func blockDiscard(fd int, off, n int64) error {
-	span := [2]uint64{uint64(off), uint64(n)}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.BLKDISCARD, uintptr(unsafe.Pointer(&span))); errno != 0 {
-		return errno
-	}
-	return nil
-}

@@ -64,6 +64,7 @@ func describe(opts *Options) blockdev.Info {
 		Features: blockdev.Features{
 			Discard:     !opts.NoDiscard,
 			WriteZeroes: !opts.NoWriteZeroes,
+			ZeroesUnmap: !opts.NoWriteZeroes,
 		},
 	}
 }

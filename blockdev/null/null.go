@@ -42,7 +42,7 @@ func New(capacity int64, opts Options) (*Device, error) {
 		LogicalBlockSize:  size,
 		PhysicalBlockSize: size,
 		ReadOnly:          opts.ReadOnly,
-		Features:          blockdev.Features{Discard: true, WriteZeroes: true},
+		Features:          blockdev.Features{Discard: true, WriteZeroes: true, ZeroesUnmap: true},
 	}}, nil
 }
 
