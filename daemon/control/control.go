@@ -55,9 +55,9 @@ type Export interface {
 
 // Server answers requests on a control socket until it is closed.
 type Server struct {
-	path string
-	http http.Server
-	done chan struct{}
+	socket *unixsocket.Listener
+	http   http.Server
+	done   chan struct{}
 }
 
 // Serve listens on path and answers for e.
@@ -69,7 +69,7 @@ func Serve(path string, e Export) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, e.Status()) })
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, _ *http.Request) { e.Stop(); reply(w, e.Status()) })
-	s := &Server{path: path, http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, done: make(chan struct{})}
+	s := &Server{socket: ln, http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		s.http.Serve(ln) //nolint:errcheck // it ends with ErrServerClosed, by Close
@@ -86,7 +86,7 @@ func (s *Server) Close() error {
 		err = s.http.Close()
 	}
 	<-s.done
-	return errors.Join(err, unixsocket.Remove(s.path))
+	return errors.Join(err, s.socket.Remove())
 }
 
 func reply(w http.ResponseWriter, v any) {

@@ -18,29 +18,25 @@ import (
 type socket struct {
 	listener *net.UnixListener
 	conn     *net.UnixConn
-	path     string // to remove in the end
+	file     *unixsocket.Listener // of the listener, when it was made here
+
+	inherited bool
 }
 
-func listen(o Options) (*socket, error) {
-	if o.FD >= 0 {
-		return inherit(o.FD)
-	}
-	ln, err := unixsocket.Listen(o.SocketPath)
-	if err != nil {
-		return nil, err
-	}
-	return &socket{listener: ln, path: o.SocketPath}, nil
-}
-
-// inherit takes over a socket that the parent process opened.
+// inherit takes over a socket that the parent process opened; none if fd is negative.
+// It comes before all that opens descriptors of our own, one of which could get a
+// number that the caller believes to be inherited.
 func inherit(fd int) (*socket, error) {
-	f := os.NewFile(uintptr(fd), "inherited socket")
-	defer f.Close()
+	if fd < 0 {
+		return &socket{}, nil
+	}
 	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	if err != nil {
+	if err != nil { // not ours to close: the runtime's own descriptors have numbers too
 		return nil, fmt.Errorf("inherited descriptor %d is not a socket: %w", fd, err)
 	}
-	s := &socket{}
+	f := os.NewFile(uintptr(fd), "inherited socket")
+	defer f.Close()
+	s := &socket{inherited: true}
 	if listening != 0 {
 		ln, err := net.FileListener(f)
 		if err != nil {
@@ -60,6 +56,19 @@ func inherit(fd int) (*socket, error) {
 	return s, nil
 }
 
+// listen makes the socket at path, unless one was inherited.
+func (s *socket) listen(path string) error {
+	if s.inherited {
+		return nil
+	}
+	ln, err := unixsocket.Listen(path)
+	if err != nil {
+		return err
+	}
+	s.file, s.listener = ln, ln.UnixListener
+	return nil
+}
+
 func (s *socket) serve(ctx context.Context, e *export) error {
 	o := vhost.Options{Logger: e.opts.Log, Active: e.active.Store}
 	if s.conn != nil {
@@ -71,16 +80,17 @@ func (s *socket) serve(ctx context.Context, e *export) error {
 // close closes what the server has not closed yet, and removes the socket file.
 func (s *socket) close() error {
 	var err error
-	if s.listener != nil {
+	switch {
+	case s.listener != nil:
 		err = s.listener.Close()
-	} else {
+	case s.conn != nil:
 		err = s.conn.Close()
 	}
 	if errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
-	if s.path != "" {
-		err = errors.Join(err, unixsocket.Remove(s.path))
+	if s.file != nil {
+		err = errors.Join(err, s.file.Remove())
 	}
 	return err
 }

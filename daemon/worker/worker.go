@@ -58,15 +58,18 @@ func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	e := &export{opts: o, cancel: cancel}
-	defer e.close()
-	if err := e.open(ctx, c); err != nil {
-		return err
-	}
-	s, err := listen(o)
+	s, err := inherit(o.FD)
 	if err != nil {
 		return err
 	}
-	defer s.close()
+	defer e.close()
+	defer s.close() // the socket goes first: who finds the disk free finds the path free
+	if err := e.open(ctx, c); err != nil {
+		return err
+	}
+	if err := s.listen(o.SocketPath); err != nil {
+		return err
+	}
 	if e.disk != nil {
 		ctl, err := e.announce(c)
 		if err != nil {

@@ -351,6 +351,8 @@ func TestInheritedConnection(t *testing.T) {
 	}
 }
 
+// TestRefusesWhatIsNotASocket: a descriptor that is none of ours to serve on is left
+// as it was. It might be the runtime's.
 func TestRefusesWhatIsNotASocket(t *testing.T) {
 	h := newHost(t)
 	h.create("db", false, 512)
@@ -358,8 +360,14 @@ func TestRefusesWhatIsNotASocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := Options{Disk: "db", FD: dup(t, f), NumQueues: 1, QueueSize: 128}
-	if err := Run(context.Background(), h.catalogue, o); err == nil {
-		t.Fatal("served on /dev/null")
+	defer f.Close()
+	for _, fd := range []int{int(f.Fd()), 1 << 20} {
+		o := Options{Disk: "db", FD: fd, NumQueues: 1, QueueSize: 128}
+		if err := Run(context.Background(), h.catalogue, o); err == nil {
+			t.Fatalf("served on descriptor %d", fd)
+		}
+	}
+	if _, err := f.Stat(); err != nil {
+		t.Fatalf("the descriptor was closed: %v", err)
 	}
 }

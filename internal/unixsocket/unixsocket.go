@@ -19,23 +19,38 @@ var ErrInUse = errors.New("another program listens there")
 // maxPath is what fits sockaddr_un (unix(7)), less the final NUL.
 const maxPath = 107
 
+// Listener is a listening socket and its file.
+type Listener struct {
+	*net.UnixListener
+	path string
+	file os.FileInfo // nil if it could not be looked at
+}
+
 // Listen makes a stream socket at path with mode 0600. A socket that nobody listens
 // on any more is replaced; one that is alive, and anything that is not a socket, is
 // left alone. The socket file stays when the listener is closed: see Remove.
-func Listen(path string) (*net.UnixListener, error) {
-	if err := clear(path); err != nil {
+func Listen(path string) (*Listener, error) {
+	ln, err := listen(path)
+	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		info = nil // it was removed at once; then there is nothing for Remove to do
+	}
+	return &Listener{ln, path, info}, nil
+}
+
+func listen(path string) (*net.UnixListener, error) {
+	if err := clear(path); err != nil {
+		return nil, err
 	}
 	addr, release, err := short(path)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+		return nil, err
 	}
 	defer release()
-	ln, err := bind(addr)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	return ln, nil
+	return bind(addr)
 }
 
 // bind makes the socket, private from its first moment.
@@ -50,8 +65,16 @@ func bind(addr string) (*net.UnixListener, error) {
 	return ln, nil
 }
 
-// Remove deletes the socket file.
-func Remove(path string) error {
+// Remove deletes the socket file, unless it has become another's meanwhile.
+func (l *Listener) Remove() error {
+	info, err := os.Lstat(l.path)
+	if err != nil || l.file == nil || !os.SameFile(info, l.file) {
+		return nil
+	}
+	return remove(l.path)
+}
+
+func remove(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -71,11 +94,18 @@ func clear(path string) error {
 		return errors.New("a file that is not a socket is there")
 	}
 	conn, err := Dial(context.Background(), path)
-	if err == nil {
+	switch {
+	case err == nil:
 		conn.Close()
 		return ErrInUse
+	case errors.Is(err, unix.EAGAIN): // more are waiting to be accepted than it has room for
+		return ErrInUse
+	case errors.Is(err, unix.ECONNREFUSED):
+		return remove(path)
+	case errors.Is(err, os.ErrNotExist): // its owner has just removed it
+		return nil
 	}
-	return Remove(path)
+	return err
 }
 
 // Dial connects to the socket at path.
