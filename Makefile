@@ -7,7 +7,7 @@ LINT        := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help setup build test race lint fuzz e2e bench bench-cipher demo generate clean
+.PHONY: help setup build test race lint fuzz e2e bench bench-cipher demo man generate clean
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench-cipher: setup ## the cipher beside OpenSSL and the limit of the AES units 
 
 demo: setup build ## the main job, from an empty machine to an encrypted disk in a guest
 	$(GO) run ./test/demo -sealblk bin/sealblk
+
+man: build ## the manual pages: bin/man/*.8
+	bin/sealblk man bin/man
 
 generate: ## generated files; leaves no diff
 	$(GO) generate ./...

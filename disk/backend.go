@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // backend is a parsed backend URI.
@@ -21,8 +23,11 @@ func parseBackend(uri string) (backend, error) {
 	}
 	switch scheme {
 	case "file":
-		if !filepath.IsAbs(rest) || strings.ContainsRune(rest, 0) {
+		if !filepath.IsAbs(rest) {
 			return backend{}, withHint(fmt.Errorf("%w: backend %q", ErrInvalid, uri), "give an absolute path: file:/PATH")
+		}
+		if !isText(rest) {
+			return backend{}, withHint(fmt.Errorf("%w: backend %q", ErrInvalid, uri), "use a path of valid UTF-8 without control characters: a record could not keep it")
 		}
 		return backend{kind: "file", path: filepath.Clean(rest)}, nil
 	case "memory", "null":
@@ -34,6 +39,11 @@ func parseBackend(uri string) (backend, error) {
 		return backend{}, withHint(fmt.Errorf("%w: %s: is not built into this program", ErrBackend, scheme), "use file:PATH")
 	}
 	return backend{}, withHint(fmt.Errorf("%w: unknown backend scheme %q", ErrBackend, scheme), "use file:PATH")
+}
+
+// isText tells whether JSON keeps s as it is and a terminal can show it.
+func isText(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 func (b backend) uri() string { return b.kind + ":" + b.path }

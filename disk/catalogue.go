@@ -80,27 +80,43 @@ func (c *Catalogue) Get(name string) (Record, error) {
 	return r, nil
 }
 
+// Names lists the disks of a state directory, sorted, without reading their records
+// and without making anything: what a shell completes.
+func Names(stateDir string) []string {
+	all, _ := names(filepath.Join(stateDir, "disks"))
+	return slices.DeleteFunc(all, func(n string) bool { return CheckName(n) != nil })
+}
+
+func names(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok && !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names) // a.json stands before a-b.json, but a after a-b
+	return names, err
+}
+
 // List reads all records, by name. Damaged ones are left out and returned as errors.
 func (c *Catalogue) List() ([]Record, []error) {
-	entries, err := os.ReadDir(filepath.Join(c.dir, "disks"))
+	names, err := names(filepath.Join(c.dir, "disks"))
 	if err != nil {
 		return nil, []error{fmt.Errorf("list disks: %w", err)}
 	}
 	var records []Record
 	var damaged []error
-	for _, e := range entries {
-		name, ok := strings.CutSuffix(e.Name(), ".json")
-		if !ok || strings.HasPrefix(name, ".") {
-			continue
-		}
+	for _, name := range names {
 		r, err := c.Get(name)
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrNotFound): // deleted meanwhile
+		case err != nil:
 			damaged = append(damaged, err)
-			continue
+		default:
+			records = append(records, r)
 		}
-		records = append(records, r)
 	}
-	slices.SortFunc(records, func(a, b Record) int { return strings.Compare(a.Name, b.Name) })
 	return records, damaged
 }
 

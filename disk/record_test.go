@@ -48,6 +48,7 @@ func TestRecordRefuses(t *testing.T) {
 		"a long serial":              func(r *Record) { r.Serial = strings.Repeat("s", 21) },
 		"a serial with a newline":    func(r *Record) { r.Serial = "a\nb" },
 		"a relative backend":         func(r *Record) { r.Backend = "file:db.img" },
+		"a backend with a newline":   func(r *Record) { r.Backend = "file:/x\ny" },
 		"an unknown backend":         func(r *Record) { r.Backend = "ftp://x" },
 	}
 	for name, spoil := range cases {

@@ -27,10 +27,10 @@ func newApp(out streams) *app {
 		Description: "Disks are encrypted with AES-256-XTS on the host and served to VMs over vhost-user-blk.\n" +
 			"Each disk has its own data key, wrapped by a key of a KMS. Without any set-up an embedded KMS is used.",
 		Writer: out.out, ErrWriter: out.err,
-		HideVersion:          true,
-		EnableBashCompletion: true,
-		ExitErrHandler:       func(*cli.Context, error) {},
-		Action:               noCommand,
+		HideVersion:     true,
+		HideHelpCommand: true, // reorder knows "help"
+		ExitErrHandler:  func(*cli.Context, error) {},
+		Action:          noCommand,
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "state-dir", Usage: "`DIR` that holds disks and keys", EnvVars: []string{"SEALBLK_STATE_DIR"}, Value: defaultStateDir},
 			&cli.StringFlag{Name: "config", Usage: "configuration `FILE` (TOML)"},
@@ -39,7 +39,8 @@ func newApp(out streams) *app {
 		},
 		Before: checkGlobals,
 		Commands: []*cli.Command{
-			a.keyCommand(), a.diskCommand(), a.exportCommand(), a.doctorCommand(), a.versionCommand(),
+			a.keyCommand(), a.diskCommand(), a.exportCommand(), a.doctorCommand(),
+			a.completionCommand(), a.manCommand(), a.versionCommand(),
 		},
 	}
 	a.cli.OnUsageError = onUsageError
@@ -52,6 +53,7 @@ func newApp(out streams) *app {
 func prepare(commands []*cli.Command) {
 	for _, c := range commands {
 		c.OnUsageError = onUsageError
+		c.HideHelpCommand = true // or no disk could be called help
 		if len(c.Subcommands) > 0 {
 			c.Action = noCommand
 			prepare(c.Subcommands)
@@ -70,10 +72,10 @@ func noCommand(c *cli.Context) error {
 	if c.Args().Present() {
 		return usagef("%s: no command %q: see %s --help", name, c.Args().First(), name)
 	}
-	if err := cli.ShowSubcommandHelp(c); err != nil {
-		return err
+	if c.String("output") != "json" {
+		cli.ShowSubcommandHelp(c) //nolint:errcheck // the error below says that much
 	}
-	return usagef("%s: which command?", name)
+	return usagef("%s: which command? see %s --help", name, name)
 }
 
 func checkGlobals(c *cli.Context) error {

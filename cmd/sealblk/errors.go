@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
+	"unicode"
 
 	"sealblk/blockdev/luks"
 	"sealblk/disk"
@@ -55,7 +55,18 @@ func report(w io.Writer, err error, asJSON bool) int {
 	return exitFailed
 }
 
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// oneLine shows a text that may hold anything, such as the name of a file, on one line
+// of a terminal.
+func oneLine(s string) string {
+	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ") // joined errors
+	visible := func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}
+	return strings.Map(visible, strings.Join(strings.Fields(s), " "))
+}
 
 const codeUsage = "Usage"
 
@@ -90,7 +101,8 @@ var codes = []struct {
 }
 
 func explain(err error) failure {
-	f := failure{Code: "Failed", Message: err.Error(), Hint: hintOf(err)}
+	message := strings.ReplaceAll(err.Error(), context.Canceled.Error(), "interrupted")
+	f := failure{Code: "Failed", Message: message, Hint: hintOf(err)}
 	if f.Hint != "" {
 		f.Message = strings.Replace(f.Message, "; "+f.Hint, "", 1) // some errors end in their own advice
 	}
@@ -129,6 +141,15 @@ func hintOf(err error) string {
 // wantsJSON looks for the output flag where the command line itself was not
 // understood.
 func wantsJSON(args []string) bool {
-	i := slices.Index(args, "--output")
-	return i >= 0 && i+1 < len(args) && args[i+1] == "json" || slices.Contains(args, "--output=json")
+	for i, word := range args {
+		name, value, inside := strings.Cut(word, "=")
+		if name != "--output" && name != "-output" {
+			continue
+		}
+		if !inside && i+1 < len(args) {
+			value = args[i+1]
+		}
+		return value == "json"
+	}
+	return false
 }

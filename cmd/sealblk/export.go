@@ -2,7 +2,9 @@ package main
 
 import (
 	"fmt"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
@@ -55,6 +57,7 @@ func (a *app) export(c *cli.Context) error {
 	if o.SocketPath, err = socketPath(c, catalogue, o); err != nil {
 		return err
 	}
+	signal.Ignore(syscall.SIGPIPE) // a VM's disk does not go because a reader of our log went
 	o.Log = a.logger(c)
 	o.Ready = a.ready
 	return worker.Run(c.Context, catalogue, o)
@@ -76,8 +79,15 @@ func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
 	if len(args) > 0 {
 		o.Disk = args[0]
 	}
-	if c.IsSet("fd") && c.IsSet("socket-path") {
+	switch {
+	case c.IsSet("fd") && c.IsSet("socket-path"):
 		return o, usagef("--fd and --socket-path exclude each other")
+	case c.IsSet("fd") && o.FD < 0:
+		return o, usagef("--fd %d: give the number of an inherited socket", o.FD)
+	case c.IsSet("socket-path") && c.String("socket-path") == "":
+		return o, usagef("--socket-path: give the path of the socket")
+	case c.IsSet("blk-file") && o.BlkFile == "":
+		return o, usagef("--blk-file: give the path of a file")
 	}
 	if o.NumQueues < 1 || o.NumQueues > 16 {
 		return o, usagef("--num-queues %d: use 1 to 16", o.NumQueues)

@@ -5,11 +5,8 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"sealblk/keymgr/secret"
 )
@@ -21,16 +18,20 @@ func main() { os.Exit(run(os.Args, streams{os.Stdout, os.Stderr})) }
 
 // run is the program: everything but the process's exit.
 func run(args []string, out streams) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := interruptible()
 	defer stop()
 	// Any command may come to hold a key: keep the process out of core dumps.
 	if err := secret.HardenProcess(); err != nil {
-		return report(out.err, fmt.Errorf("protect process: %w", err), false)
+		return report(out.err, fmt.Errorf("protect process: %w", err), wantsJSON(args))
 	}
 	a := newApp(out)
-	args, err := reorder(a.cli, args)
+	if words, ok := completing(args); ok {
+		a.complete(words)
+		return exitDone
+	}
+	line, err := reorder(a.cli, args)
 	if err == nil {
-		err = a.cli.RunContext(ctx, args)
+		err = a.cli.RunContext(ctx, line)
 	}
 	if err == nil {
 		return exitDone

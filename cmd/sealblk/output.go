@@ -23,7 +23,7 @@ func (p printer) value(v any, rows [][2]string) error {
 	}
 	tw := tabwriter.NewWriter(p.w, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		fmt.Fprintf(tw, "%s\t%s\n", row[0], row[1])
+		writeRow(tw, row[:])
 	}
 	return tw.Flush()
 }
@@ -46,7 +46,7 @@ func writeRow(w io.Writer, cells []string) {
 		if i > 0 {
 			io.WriteString(w, "\t") //nolint:errcheck // Flush reports it
 		}
-		io.WriteString(w, c) //nolint:errcheck // Flush reports it
+		io.WriteString(w, oneLine(c)) //nolint:errcheck // Flush reports it
 	}
 	io.WriteString(w, "\n") //nolint:errcheck // Flush reports it
 }
@@ -62,6 +62,6 @@ func (p printer) done(v any, format string, args ...any) error {
 	if p.json {
 		return p.encode(v)
 	}
-	_, err := fmt.Fprintf(p.w, format+"\n", args...)
+	_, err := fmt.Fprintln(p.w, oneLine(fmt.Sprintf(format, args...)))
 	return err
 }

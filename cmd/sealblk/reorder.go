@@ -10,7 +10,8 @@ import (
 
 // reorder moves flags in front of arguments, and global flags in front of the
 // command, because the command-line library stops reading flags at the first
-// argument. Everything behind "--" stays an argument.
+// argument. Everything behind "--" stays an argument. Whoever asks for help anywhere
+// gets it, for the command named so far.
 func reorder(app *cli.App, args []string) ([]string, error) {
 	r := reordering{app: app, commands: app.Commands}
 	rest := args[1:]
@@ -21,6 +22,8 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 		case word == "--":
 			r.args = append(r.args, rest...)
 			rest = nil
+		case slices.Contains(helpFlags, word):
+			r.help, rest = true, nil
 		case strings.HasPrefix(word, "-") && word != "-":
 			var err error
 			if rest, err = r.flag(word, rest); err != nil {
@@ -33,6 +36,8 @@ func reorder(app *cli.App, args []string) ([]string, error) {
 	return r.line(args[0]), nil
 }
 
+var helpFlags = []string{"--help", "-help", "-h"}
+
 // reordering is a command line taken apart.
 type reordering struct {
 	app      *cli.App
@@ -40,11 +45,17 @@ type reordering struct {
 	command  *cli.Command   // the innermost command so far
 
 	global, names, flags, args []string
+
+	help bool
 }
 
 // argument takes a command's name, or an argument once there is no command left.
 func (r *reordering) argument(word string) {
 	if len(r.args) == 0 {
+		if word == "help" && len(r.commands) > 0 {
+			r.help = true
+			return
+		}
 		for _, c := range r.commands {
 			if c.HasName(word) {
 				r.command, r.commands = c, c.Subcommands
@@ -100,6 +111,9 @@ func isBool(f cli.Flag) bool {
 }
 
 func (r *reordering) line(program string) []string {
+	if r.help && (len(r.args) == 0 || len(r.commands) == 0) {
+		return slices.Concat([]string{program}, r.names, helpFlags[:1])
+	}
 	out := slices.Concat([]string{program}, r.global, r.names, r.flags)
 	if len(r.args) > 0 && r.command != nil {
 		out = append(out, "--")

@@ -22,6 +22,14 @@ func TestReorder(t *testing.T) {
 		"nonsense x":                               "nonsense x",
 		"export --print-capabilities":              "export --print-capabilities",
 		"disk create disk --size 1G --state-dir s": "--state-dir s disk create --size 1G -- disk",
+		"help":                         "--help",
+		"help disk create":             "disk create --help",
+		"disk help create":             "disk create --help",
+		"disk create --help extra":     "disk create --help",
+		"disk create d --size -h":      "disk create --size -h -- d",
+		"disk show d --state-dir s -h": "disk show --help",
+		"disk show help":               "disk show -- help",
+		"help nonsense":                "nonsense",
 	}
 	for in, want := range cases {
 		app := newApp(streams{io.Discard, io.Discard})
@@ -51,6 +59,9 @@ func FuzzReorder(f *testing.F) {
 		out, err := reorder(app.cli, append([]string{"sealblk"}, words...))
 		if err != nil {
 			return
+		}
+		if slices.Contains(out, "--help") || slices.Contains(words, "help") {
+			return // what does not name a command is left out
 		}
 		got := slices.DeleteFunc(out[1:], func(s string) bool { return s == "--" })
 		want := slices.DeleteFunc(slices.Clone(words), func(s string) bool { return s == "--" })

@@ -1,0 +1,285 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"sealblk/daemon/control"
+	"sealblk/vhost/frontend"
+)
+
+const patience = 20 * time.Second
+
+// program runs the program in a process of its own, on a state directory.
+func program(t *testing.T, state string, args ...string) *exec.Cmd {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, "sealblk", args...) // testscript.Main put it there
+	cmd.Env = append(os.Environ(), "SEALBLK_STATE_DIR="+state)
+	return cmd
+}
+
+func mustRun(t *testing.T, state string, args ...string) string {
+	t.Helper()
+	out, err := program(t, state, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("sealblk %q: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// served is an export in a process of its own.
+type served struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	state  string
+	socket string
+	stderr io.ReadCloser
+}
+
+// serve starts an export of the disk db and returns when it is ready.
+func serve(t *testing.T, state string, cmd *exec.Cmd) *served {
+	t.Helper()
+	s := &served{t: t, cmd: cmd, state: state, socket: filepath.Join(state, "run", "db.sock")}
+	var err error
+	if s.stderr, err = cmd.StderrPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	line, err := bufio.NewReader(s.stderr).ReadString('\n')
+	if err != nil || !strings.Contains(line, "ready") {
+		t.Fatalf("%q, %v", line, err)
+	}
+	return s
+}
+
+func (s *served) connect() *frontend.Disk {
+	s.t.Helper()
+	d, err := frontend.Open(context.Background(), s.socket, frontend.Options{Timeout: patience})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *served) signal(sig os.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// endsClean waits for the export, which must leave nothing.
+func (s *served) endsClean() {
+	s.t.Helper()
+	if err := s.cmd.Wait(); err != nil {
+		s.t.Fatalf("export: %v", err)
+	}
+	left, err := os.ReadDir(filepath.Join(s.state, "run"))
+	if err != nil || len(left) > 0 {
+		s.t.Fatalf("left behind: %v, %v", left, err)
+	}
+}
+
+// newState is a state directory with one encrypted disk, db.
+func newState(t *testing.T) string {
+	t.Helper()
+	state := t.TempDir()
+	mustRun(t, state, "disk", "create", "db", "--size", "4M", "--encrypted")
+	return state
+}
+
+// TestSignalsDrain: a signal while requests are in flight ends the export with 0, and
+// what it had confirmed is there.
+func TestSignalsDrain(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(sig.String(), func(t *testing.T) {
+			state := newState(t)
+			s := serve(t, state, program(t, state, "export", "db"))
+			d := s.connect()
+			confirmed := make(chan int)
+			go func() {
+				n := 0
+				for ; n < 1<<20; n++ {
+					if n == 16 {
+						s.cmd.Process.Signal(sig)
+					}
+					block := bytes.Repeat([]byte{byte(n%255 + 1)}, 4096)
+					if _, err := d.Queue(0).WriteAt(block, int64(n%1024)*4096); err != nil {
+						break
+					}
+				}
+				confirmed <- n
+			}()
+			n := <-confirmed
+			s.endsClean()
+			d.Close()
+
+			s = serve(t, state, program(t, state, "export", "db"))
+			d = s.connect()
+			defer d.Close()
+			for i := max(0, n-1024); i < n; i++ {
+				got := make([]byte, 4096)
+				if _, err := d.Queue(0).ReadAt(got, int64(i%1024)*4096); err != nil || got[0] != byte(i%255+1) {
+					t.Fatalf("confirmed write %d of %d reads %#x, %v", i, n, got[0], err)
+				}
+			}
+			s.signal(syscall.SIGTERM)
+			s.endsClean()
+		})
+	}
+}
+
+// TestSilentFrontEndDoesNotHoldUp: a front-end that stopped within a message, and one
+// that waits in the queue behind it.
+func TestSilentFrontEndDoesNotHoldUp(t *testing.T) {
+	state := newState(t)
+	s := serve(t, state, program(t, state, "export", "db"))
+	for range 2 {
+		conn, err := net.Dial("unix", s.socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte{1, 0, 0}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.signal(syscall.SIGTERM)
+	s.endsClean()
+}
+
+// TestIgnoredSignalsStayIgnored: nohup and background jobs of scripts mean it.
+func TestIgnoredSignalsStayIgnored(t *testing.T) {
+	state := newState(t)
+	cmd := program(t, state)
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP INT; exec sealblk export db`}
+	s := serve(t, state, cmd)
+	s.signal(syscall.SIGHUP)
+	s.signal(syscall.SIGINT)
+	d := s.connect()
+	if _, err := d.Queue(0).WriteAt(make([]byte, 512), 0); err != nil {
+		t.Fatalf("the export stopped serving: %v", err)
+	}
+	d.Close()
+	s.signal(syscall.SIGTERM)
+	s.endsClean()
+}
+
+// TestServesOnWithoutItsLog: the reader of stderr goes, then the export has something
+// to say.
+func TestServesOnWithoutItsLog(t *testing.T) {
+	state := newState(t)
+	s := serve(t, state, program(t, state, "export", "db"))
+	s.stderr.Close()
+	conn, err := net.Dial("unix", s.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(bytes.Repeat([]byte{0xff}, 64)); err != nil { // not the protocol: a warning
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, conn)
+	conn.Close()
+	d := s.connect()
+	if _, err := d.Queue(0).WriteAt(make([]byte, 512), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
+	s.signal(syscall.SIGTERM)
+	s.endsClean()
+}
+
+// TestLaterSignalKills: a command that is stuck where it cannot be cancelled survives a
+// signal that is sent twice at once, as supervisors do, but not one that comes later.
+func TestLaterSignalKills(t *testing.T) {
+	state := newState(t)
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	full, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for err == nil { // until there is no room for a key
+		_, err = unix.Write(int(full.Fd()), make([]byte, 4096))
+	}
+	cmd := program(t, state, "disk", "export-key", "db", "--out", fifo, "--yes-i-know")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitOpen(t, cmd.Process.Pid, fifo)
+	began := time.Now()
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	every := time.NewTicker(50 * time.Millisecond)
+	defer every.Stop()
+	for {
+		select {
+		case err = <-ended:
+		case <-every.C:
+			cmd.Process.Signal(syscall.SIGTERM)
+			continue
+		}
+		break
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGTERM {
+		t.Fatalf("ended with %v", err)
+	}
+	if took := time.Since(began); took < again {
+		t.Fatalf("killed after %v, while it might have been ending in order", took)
+	}
+}
+
+// awaitOpen waits until a process has a file open.
+func awaitOpen(t *testing.T, pid int, path string) {
+	t.Helper()
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		entries, _ := os.ReadDir(dir)
+		for _, e := range entries {
+			if target, _ := os.Readlink(filepath.Join(dir, e.Name())); target == path {
+				return
+			}
+		}
+	}
+	t.Fatalf("process %d does not open %s", pid, path)
+}
+
+// TestControlSocketIsPrivate: only its owner can stop an export, or connect to it.
+func TestControlSocketIsPrivate(t *testing.T) {
+	state := newState(t)
+	s := serve(t, state, program(t, state, "export", "db"))
+	path := filepath.Join(state, "run", "db.ctl")
+	for _, p := range []string{path, s.socket} {
+		info, err := os.Stat(p)
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("%s: mode %v, %v", p, info.Mode(), err)
+		}
+	}
+	if err := control.Dial(path).Stop(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s.endsClean()
+}
