@@ -32,12 +32,12 @@ const diskSize = 4 << 20
 
 // host is a state directory with its catalogue.
 type host struct {
-	t         *testing.T
+	t         testing.TB
 	catalogue *disk.Catalogue
 	socket    string
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	dir := t.TempDir()
 	keys := keymgr.NewSet(keymgr.DefaultRetry, map[string]keymgr.Opener{
