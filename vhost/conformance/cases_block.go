@@ -8,31 +8,30 @@ import (
 )
 
 var blockCases = []Case{
-	{"an unknown type is answered UNSUPP", "virtio 5.2.6.2", unknownTypes},
-	{"types that were not offered are answered UNSUPP", "virtio 5.2.6", notOffered},
-	{"requests outside the disk are answered IOERR", "virtio 5.2.6.2", outsideDisk},
-	{"the last sector can be used", "virtio 5.2.6", lastSector},
-	{"lengths that are no multiple of a sector are answered IOERR", "virtio 5.2.6.1", misaligned},
-	{"used lengths are what was written", "virtio 2.7.8.2", usedLengths},
-	{"GET_ID needs no buffer", "virtio 5.2.6", getIDWithout},
-	{"GET_ID fits its buffer", "virtio 5.2.6", getIDShort},
-	{"large requests are carried out whole", "virtio 5.2.6", large},
-	{"a request of no data is answered", "virtio 5.2.6", noData},
-	{"a flush is answered", "virtio 5.2.6", flush},
-	{"a failed read says so, and the next one is served", "virtio 5.2.6", afterFailure},
-	{"buffers need no alignment", "virtio 2.7.4", unalignedBuffers},
-	{"one request reads into the same memory twice", "virtio 2.7.4", sameMemory},
+	{Kind: Must, Rule: "an unknown type is answered UNSUPP", Spec: "virtio 5.2.6.2", run: unknownTypes},
+	{Kind: Must, Rule: "types that were not offered are answered UNSUPP", Spec: "virtio 5.2.6", run: notOffered},
+	{Kind: Must, Rule: "requests outside the disk are answered IOERR", Spec: "virtio 5.2.6.2", run: outsideDisk},
+	{Kind: Must, Rule: "the last sector can be used", Spec: "virtio 5.2.6", run: lastSector},
+	{Kind: Must, Rule: "lengths that are no multiple of a sector are answered IOERR", Spec: "virtio 5.2.6.1", run: misaligned},
+	{Kind: Must, Rule: "used lengths are what was written", Spec: "virtio 2.7.8.2", run: usedLengths},
+	{Kind: Must, Rule: "GET_ID needs no buffer", Spec: "virtio 5.2.6", run: getIDWithout},
+	{Kind: Must, Rule: "GET_ID fits its buffer", Spec: "virtio 5.2.6", run: getIDShort},
+	{Kind: Must, Rule: "large requests are carried out whole", Spec: "virtio 5.2.6", run: large},
+	{Kind: Must, Rule: "a request of no data is answered", Spec: "virtio 5.2.6", run: noData},
+	{Kind: Must, Rule: "a flush is answered", Spec: "virtio 5.2.6", run: flush},
+	{Kind: Must, Rule: "a failed read says so, and the next one is served", Spec: "virtio 5.2.6", run: afterFailure},
+	{Kind: Must, Rule: "buffers need no alignment", Spec: "virtio 2.7.4", run: unalignedBuffers},
+	{Kind: Must, Rule: "one request reads into the same memory twice", Spec: "virtio 2.7.4", run: sameMemory},
 }
 
 // status sends a request and compares the answer.
 func (x *rig) status(q *frontend.Queue, what string, r *frontend.Request, want byte) {
-	x.Helper()
 	_ = q.Do(r) // the status says it too
 	if r.Status != want {
-		x.Errorf("%s: status %d, want %d", what, r.Status, want)
+		x.errorf("%s: status %d, want %d", what, r.Status, want)
 	}
 	if want != frontend.StatusOK && r.Written == 0 {
-		x.Errorf("%s: used length 0 with a status written", what)
+		x.errorf("%s: used length 0 with a status written", what)
 	}
 }
 
@@ -68,7 +67,7 @@ func outsideDisk(x *rig) {
 	}
 	got := make([]byte, 4096)
 	if _, err := q.ReadAt(got, d.Capacity()-4096); err != nil || !bytes.Equal(got, random(1, 4096)) {
-		x.Errorf("a refused write reached the disk (%v)", err)
+		x.errorf("a refused write reached the disk (%v)", err)
 	}
 }
 
@@ -105,7 +104,7 @@ func usedLengths(x *rig) {
 		r := x.request(q, tt.typ, 0, tt.n)
 		x.must(q.Do(r))
 		if r.Written != tt.want {
-			x.Errorf("type %d with %d bytes: used length %d, want %d", tt.typ, tt.n, r.Written, tt.want)
+			x.errorf("type %d with %d bytes: used length %d, want %d", tt.typ, tt.n, r.Written, tt.want)
 		}
 	}
 }
@@ -116,7 +115,7 @@ func getIDWithout(x *rig) {
 	q := d.Queue(0)
 	r := x.request(q, frontend.TypeGetID, 0, 0)
 	if err := q.Do(r); err != nil && r.Status == unset {
-		x.Fatal(err)
+		x.must(err)
 	}
 	x.verify(q, 0, random(3, 512))
 }
@@ -131,7 +130,7 @@ func getIDShort(x *rig) {
 		clear(r.Data)
 		if err := q.Do(r); err != nil {
 			if r.Status == unset {
-				x.Fatal(err)
+				x.must(err)
 			}
 			continue
 		}
@@ -140,7 +139,7 @@ func getIDShort(x *rig) {
 			want = want[:frontend.IDSize]
 		}
 		if !bytes.Equal(r.Data[:len(want)], want) {
-			x.Errorf("id in %d bytes: %q", n, r.Data)
+			x.errorf("id in %d bytes: %q", n, r.Data)
 		}
 	}
 }
@@ -154,10 +153,10 @@ func large(x *rig) {
 	x.must(q.Do(out))
 	x.must(q.Do(in))
 	if !bytes.Equal(in.Data, out.Data) {
-		x.Error("came back differently")
+		x.errorf("came back differently")
 	}
 	if in.Written != n+1 {
-		x.Errorf("used length %d", in.Written)
+		x.errorf("used length %d", in.Written)
 	}
 }
 
@@ -167,7 +166,7 @@ func noData(x *rig) {
 	for _, typ := range []uint32{frontend.TypeIn, frontend.TypeOut} {
 		r := x.request(q, typ, 0, 0)
 		if err := q.Do(r); err != nil && r.Status == unset {
-			x.Fatal(err)
+			x.must(err)
 		}
 	}
 }
@@ -175,7 +174,7 @@ func noData(x *rig) {
 func flush(x *rig) {
 	d := x.open(frontend.Options{Queues: 2})
 	if !d.Has(frontend.FeatureFlush) {
-		x.Skip("FLUSH is not offered")
+		x.skipf("FLUSH is not offered")
 	}
 	x.verify(d.Queue(0), 0, random(5, 4096))
 	x.must(d.Queue(1).Flush())
@@ -183,7 +182,7 @@ func flush(x *rig) {
 	r.Sector = 1 << 60 // reserved; a device does not look at it
 	_ = d.Queue(0).Do(r)
 	if r.Status == unset {
-		x.Error("a flush with a sector was not answered")
+		x.errorf("a flush with a sector was not answered")
 	}
 }
 

@@ -119,18 +119,18 @@ var malformedCases = []Case{
 		ds[1].Next = 3
 		c.putIndirect(48, 0, ds...)
 	}),
-	{"a broken ring can be set up anew", "vhost-user, SET_VRING_ERR", brokenRing},
-	{"a broken ring leaves the others alone", "vhost-user, SET_VRING_ERR", brokenNeighbour},
-	{"requests before a malformed one are completed", "vhost-user, SET_VRING_ERR", beforeBroken},
-	{"an indirect table without the feature", "virtio 2.7.5.3", indirectNotNegotiated},
+	{Kind: House, Rule: "a broken ring can be set up anew", Spec: "vhost-user, SET_VRING_ERR", run: brokenRing},
+	{Kind: House, Rule: "a broken ring leaves the others alone", Spec: "vhost-user, SET_VRING_ERR", run: brokenNeighbour},
+	{Kind: House, Rule: "requests before a malformed one are completed", Spec: "vhost-user, SET_VRING_ERR", run: beforeBroken},
+	{Kind: House, Rule: "an indirect table without the feature is rejected", Spec: "virtio 2.7.5.3", run: indirectNotNegotiated},
 }
 
 // malformedLayout ends at 8 MiB, with a hole behind.
 var malformedLayout = []frontend.RegionLayout{{Size: 8 * mib}, {GuestAddr: 16 * mib, Size: mib}}
 
 func bad(name, source string, build func(*chain)) Case {
-	return Case{name + " is rejected", source, func(x *rig) {
-		d := x.open(frontend.Options{Layout: malformedLayout, QueueSize: 1024})
+	return Case{Kind: House, Rule: name + " is rejected", Spec: source, run: func(x *rig) {
+		d := x.open(frontend.Options{Layout: malformedLayout, QueueSize: min(1024, x.peer.maxQueueSize)})
 		c := x.chain(d, frontend.TypeIn)
 		build(c)
 		x.rejected(c)
@@ -146,7 +146,13 @@ func badAddress(name string, addr uint64, n uint32) Case {
 }
 
 func badIndirect(name string, build func(*chain)) Case {
-	return bad("an indirect table "+name, "virtio 2.7.5.3", build)
+	c := bad("an indirect table "+name, "virtio 2.7.5.3", build)
+	reject := c.run
+	c.run = func(x *rig) {
+		x.needsIndirect()
+		reject(x)
+	}
+	return c
 }
 
 func brokenRing(x *rig) {
@@ -180,8 +186,8 @@ func beforeBroken(x *rig) {
 	q.Ring.Publish()
 	x.must(q.Kick.Signal())
 	x.drain(q, 8)
-	if !readable(q.Err.FD(), patience) {
-		x.Error("the ring was not reported as broken")
+	if !readable(q.Err.FD(), x.patience) {
+		x.errorf("the ring was not reported as broken")
 	}
 }
 

@@ -9,18 +9,18 @@ import (
 )
 
 var memoryCases = []Case{
-	{"ring addresses are user addresses, the others guest-physical", "vhost-user, Memory region description", twoAddressSpaces},
-	{"regions may share a file", "vhost-user, Memory region description (mmap offset)", sharedFile},
-	{"eight regions in one table", "vhost-user, SET_MEM_TABLE", eightRegions},
-	{"a buffer may span regions", "vhost-user, Memory region description", spanningBuffers},
-	{"memory may be added region by region", "vhost-user, ADD_MEM_REG", slots},
-	{"as many slots as offered, and no more", "vhost-user, GET_MAX_MEM_SLOTS", allSlots},
-	{"a region that was removed is gone", "vhost-user, REM_MEM_REG", removed},
-	{"a region that does not exist cannot be removed", "vhost-user, REM_MEM_REG", removeUnknown},
-	{"memory may be replaced between stops", "vhost-user, SET_MEM_TABLE", replaced},
-	{"impossible regions are refused", "vhost-user, Memory region description", impossibleRegions},
-	{"a refused region leaves memory as it was", "vhost-user, ADD_MEM_REG", refusedRegion},
-	{"rings outside memory are refused", "vhost-user, SET_VRING_ADDR", ringsOutside},
+	{Kind: Must, Rule: "ring addresses are user addresses, the others guest-physical", Spec: "vhost-user, Memory region description", run: twoAddressSpaces},
+	{Kind: Must, Rule: "regions may share a file", Spec: "vhost-user, Memory region description (mmap offset)", run: sharedFile},
+	{Kind: Must, Rule: "eight regions in one table", Spec: "vhost-user, SET_MEM_TABLE", run: eightRegions},
+	{Kind: Must, Rule: "a buffer may span regions", Spec: "vhost-user, Memory region description", run: spanningBuffers},
+	{Kind: Must, Rule: "memory may be added region by region", Spec: "vhost-user, ADD_MEM_REG", run: slots},
+	{Kind: Must, Rule: "as many slots as offered, and no more", Spec: "vhost-user, GET_MAX_MEM_SLOTS", run: allSlots},
+	{Kind: Must, Rule: "a region that was removed is gone", Spec: "vhost-user, REM_MEM_REG", run: removed},
+	{Kind: Must, Rule: "a region that does not exist cannot be removed", Spec: "vhost-user, REM_MEM_REG", run: removeUnknown},
+	{Kind: Must, Rule: "memory may be replaced between stops", Spec: "vhost-user, SET_MEM_TABLE", run: replaced},
+	{Kind: Must, Rule: "impossible regions are refused", Spec: "vhost-user, Memory region description", run: impossibleRegions},
+	{Kind: Must, Rule: "a refused region leaves memory as it was", Spec: "vhost-user, ADD_MEM_REG", run: refusedRegion},
+	{Kind: Must, Rule: "rings outside memory are refused", Spec: "vhost-user, SET_VRING_ADDR", run: ringsOutside},
 }
 
 const mib = 1 << 20
@@ -39,7 +39,6 @@ func twoAddressSpaces(x *rig) {
 
 // roundTrip writes n bytes from a guest address and reads them back to it.
 func (x *rig) roundTrip(d *frontend.Disk, addr uint64, n int) {
-	x.Helper()
 	q := d.Queue(0)
 	want, got := random(n, n), make([]byte, n)
 	x.must(d.Memory.Write(want, addr))
@@ -51,10 +50,10 @@ func (x *rig) roundTrip(d *frontend.Disk, addr uint64, n int) {
 	x.must(q.Do(r))
 	x.must(d.Memory.Read(got, addr))
 	if !bytes.Equal(got, want) {
-		x.Errorf("%d bytes at %#x came back differently", n, addr)
+		x.errorf("%d bytes at %#x came back differently", n, addr)
 	}
 	if r.Written != uint32(n)+1 {
-		x.Errorf("used length %d for a read of %d", r.Written, n)
+		x.errorf("used length %d for a read of %d", r.Written, n)
 	}
 }
 
@@ -109,7 +108,7 @@ func allSlots(x *rig) {
 	n, err := s.GetMaxMemSlots()
 	x.must(err)
 	if n < protocol.MaxTableRegions || n > 1024 {
-		x.Fatalf("%d memory slots", n)
+		x.fatalf("%d memory slots", n)
 	}
 	x.must(s.Close())
 	d := x.open(frontend.Options{MemorySlots: true, Layout: adjoining(int(n)-1, 4096)})
@@ -239,8 +238,8 @@ func ringsOutside(x *rig) {
 		}
 		if err == nil {
 			x.must(q.Kick.Signal())
-			if !readable(q.Err.FD(), patience) {
-				x.Errorf("%s: accepted", name)
+			if !readable(q.Err.FD(), x.patience) {
+				x.errorf("%s: accepted", name)
 			}
 			_, err := q.Err.Clear()
 			x.must(err)

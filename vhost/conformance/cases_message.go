@@ -10,34 +10,21 @@ import (
 )
 
 var messageCases = []Case{
-	{"GET_CONFIG answers in the length that was asked for", "vhost-user, GET_CONFIG", configLengths},
-	{"GET_CONFIG outside the space is an error", "vhost-user, GET_CONFIG", configOutside},
-	{"SET_CONFIG changes the write cache only", "virtio 5.2.4, 5.2.6.2", setConfig},
-	{"the configuration space makes sense", "virtio 5.2.4", configSense},
-	{"a message with a reply of its own gets no second one", "vhost-user, REPLY_ACK", oneReply},
-	{"a failure is answered and does not end the session", "vhost-user, REPLY_ACK", failureIsAnswered},
-	{"features that were not offered are refused", "vhost-user, SET_FEATURES", foreignFeatures},
-	{"rings beyond the number offered are refused", "vhost-user, Multiple queue support", tooManyRings},
-	{"unknown requests are refused", "vhost-user, Communication", unknownRequests},
-	{"payloads of the wrong size are refused", "vhost-user, Message Specification", wrongSizes},
-	{"descriptors where none belong are refused or dropped", "vhost-user, Message Specification", strayFiles},
-	{"missing descriptors are refused", "vhost-user, Message Specification", missingFiles},
-	{"a message may come in pieces", "vhost-user, Message Specification", pieces},
-	{"a message may end early", "vhost-user, Communication", endsEarly},
-	{"headers that no message has are refused", "vhost-user, Header", badHeaders},
-}
-
-// acked is a session with REPLY_ACK and nothing set up.
-func (x *rig) acked() *frontend.Session {
-	x.Helper()
-	s := x.session()
-	_, err := s.GetFeatures()
-	x.must(err)
-	offered, err := s.GetProtocolFeatures()
-	x.must(err)
-	x.must(s.SetProtocolFeatures(offered & (1<<protocol.ProtocolReplyAck | 1<<protocol.ProtocolMQ | 1<<protocol.ProtocolConfig | 1<<protocol.ProtocolConfigureMemSlots)))
-	x.must(s.SetOwner())
-	return s
+	{Kind: Must, Rule: "GET_CONFIG answers in the length that was asked for", Spec: "vhost-user, GET_CONFIG", run: configLengths},
+	{Kind: Must, Rule: "GET_CONFIG outside the space is an error", Spec: "vhost-user, GET_CONFIG", run: configOutside},
+	{Kind: Must, Rule: "SET_CONFIG changes the write cache only", Spec: "virtio 5.2.4, 5.2.6.2", run: setConfig},
+	{Kind: Must, Rule: "the configuration space makes sense", Spec: "virtio 5.2.4", run: configSense},
+	{Kind: Must, Rule: "a message with a reply of its own gets no second one", Spec: "vhost-user, REPLY_ACK", run: oneReply},
+	{Kind: Must, Rule: "a failure is answered and does not end the session", Spec: "vhost-user, REPLY_ACK", run: failureIsAnswered},
+	{Kind: Must, Rule: "features that were not offered are refused", Spec: "vhost-user, SET_FEATURES", run: foreignFeatures},
+	{Kind: Must, Rule: "rings beyond the number offered are refused", Spec: "vhost-user, Multiple queue support", run: tooManyRings},
+	{Kind: Must, Rule: "unknown requests are refused", Spec: "vhost-user, Communication", run: unknownRequests},
+	{Kind: Must, Rule: "payloads of the wrong size are refused", Spec: "vhost-user, Message Specification", run: wrongSizes},
+	{Kind: Must, Rule: "descriptors where none belong are refused or dropped", Spec: "vhost-user, Message Specification", run: strayFiles},
+	{Kind: Must, Rule: "missing descriptors are refused", Spec: "vhost-user, Message Specification", run: missingFiles},
+	{Kind: Must, Rule: "a message may come in pieces", Spec: "vhost-user, Message Specification", run: pieces},
+	{Kind: Must, Rule: "a message may end early", Spec: "vhost-user, Communication", run: endsEarly},
+	{Kind: Must, Rule: "headers that no message has are refused", Spec: "vhost-user, Header", run: badHeaders},
 }
 
 func configLengths(x *rig) {
@@ -49,7 +36,7 @@ func configLengths(x *rig) {
 			b := bytes.Repeat([]byte{0xaa}, n)
 			x.must(s.GetConfig(uint32(off), b))
 			if !bytes.Equal(b, full[off:off+n]) {
-				x.Errorf("%d bytes at %d differ from those of the whole", n, off)
+				x.errorf("%d bytes at %d differ from those of the whole", n, off)
 			}
 		}
 	}
@@ -61,7 +48,7 @@ func configOutside(x *rig) {
 		x.must(s.SendRaw(header(protocol.GetConfig, 0), c.Append(nil)))
 		m, err := s.Receive()
 		if err == nil && len(m.Payload) != 0 {
-			x.Errorf("%d bytes at %d: a reply of %d bytes", len(c.Data), c.Offset, len(m.Payload))
+			x.errorf("%d bytes at %d: a reply of %d bytes", len(c.Data), c.Offset, len(m.Payload))
 		}
 		if err != nil {
 			x.wantErr("outside", err, frontend.ErrDisconnected)
@@ -72,14 +59,14 @@ func configOutside(x *rig) {
 func setConfig(x *rig) {
 	d := x.open(frontend.Options{})
 	if !d.Has(frontend.FeatureConfigWCE) {
-		x.Skip("CONFIG_WCE is not offered")
+		x.skipf("CONFIG_WCE is not offered")
 	}
 	for _, on := range []bool{false, true, false} {
 		x.must(d.SetWriteCache(on))
 		c, err := d.ReadConfig()
 		x.must(err)
 		if (c.Writeback != 0) != on {
-			x.Errorf("write cache %v: the configuration space says %d", on, c.Writeback)
+			x.errorf("write cache %v: the configuration space says %d", on, c.Writeback)
 		}
 		x.verify(d.Queue(0), 0, random(8, 4096))
 	}
@@ -90,7 +77,7 @@ func setConfig(x *rig) {
 	x.must(err)
 	d.Config.Writeback = 0
 	if c != d.Config {
-		x.Errorf("refused writes changed %+v to %+v", d.Config, c)
+		x.errorf("refused writes changed %+v to %+v", d.Config, c)
 	}
 }
 
@@ -98,21 +85,21 @@ func configSense(x *rig) {
 	d := x.open(frontend.Options{})
 	c := d.Config
 	if c.Capacity == 0 {
-		x.Error("no capacity")
+		x.errorf("no capacity")
 	}
 	if d.Has(frontend.FeatureSizeMax) && c.SizeMax < 4096 {
-		x.Errorf("size_max %d", c.SizeMax)
+		x.errorf("size_max %d", c.SizeMax)
 	}
 	if d.Has(frontend.FeatureSegMax) && c.SegMax == 0 {
-		x.Error("seg_max 0")
+		x.errorf("seg_max 0")
 	}
 	if d.Has(frontend.FeatureBlkSize) && (c.BlkSize < 512 || c.BlkSize&(c.BlkSize-1) != 0) {
-		x.Errorf("blk_size %d", c.BlkSize)
+		x.errorf("blk_size %d", c.BlkSize)
 	}
 	n, err := d.Session.GetQueueNum()
 	x.must(err)
 	if d.Has(frontend.FeatureMQ) && uint64(c.NumQueues) != n {
-		x.Errorf("num_queues %d, GET_QUEUE_NUM %d", c.NumQueues, n)
+		x.errorf("num_queues %d, GET_QUEUE_NUM %d", c.NumQueues, n)
 	}
 }
 
@@ -126,7 +113,7 @@ func oneReply(x *rig) {
 		m, err := s.Receive()
 		x.must(err)
 		if !m.IsReply() || protocol.Request(m.Request) != r || len(m.Payload) != 8 {
-			x.Errorf("reply to %v: %v with %d bytes", r, protocol.Request(m.Request), len(m.Payload))
+			x.errorf("reply to %v: %v with %d bytes", r, protocol.Request(m.Request), len(m.Payload))
 		}
 	}
 	// Nothing else is under way: the next answer is the next question's.
@@ -271,7 +258,7 @@ func pieces(x *rig) {
 	m, err := s.Receive()
 	x.must(err)
 	if code, err := protocol.DecodeU64(m.Payload); err != nil || code != 0 {
-		x.Errorf("answer %d, %v", code, err)
+		x.errorf("answer %d, %v", code, err)
 	}
 }
 
@@ -302,7 +289,7 @@ func badHeaders(x *rig) {
 		s := x.session()
 		x.must(s.Conn().WriteRaw(h.Append(nil)))
 		if _, err := s.Receive(); !errors.Is(err, frontend.ErrDisconnected) {
-			x.Errorf("%+v: %v", h, err)
+			x.errorf("%+v: %v", h, err)
 		}
 	}
 }

@@ -10,28 +10,26 @@ import (
 )
 
 var notifierCases = []Case{
-	{"kick and call may be pipes", "vhost-user, SET_VRING_KICK, SET_VRING_CALL", pipeNotifiers},
-	{"a call descriptor that is full does not block the back-end", "vhost-user, SET_VRING_CALL", fullCall},
-	{"a kick descriptor that is closed does not end the session", "vhost-user, SET_VRING_KICK", closedKick},
-	{"a ring without kick descriptor is polled", "vhost-user, SET_VRING_KICK (bit 8)", noKick},
-	{"a ring without call descriptor is served", "vhost-user, SET_VRING_CALL (bit 8)", noCall},
-	{"the call descriptor may change while the ring runs", "vhost-user, SET_VRING_CALL", changeCall},
-	{"the back-end channel may be a pipe", "vhost-user, SET_BACKEND_REQ_FD", pipeChannel},
-	{"the back-end channel may be closed by the front-end", "vhost-user, SET_BACKEND_REQ_FD", closedChannel},
+	{Kind: Must, Rule: "kick and call may be pipes", Spec: "vhost-user, SET_VRING_KICK, SET_VRING_CALL", run: pipeNotifiers},
+	{Kind: Must, Rule: "a call descriptor that is full does not block the back-end", Spec: "vhost-user, SET_VRING_CALL", run: fullCall},
+	{Kind: Must, Rule: "a kick descriptor that is closed does not end the session", Spec: "vhost-user, SET_VRING_KICK", run: closedKick},
+	{Kind: Must, Rule: "a ring without kick descriptor is polled", Spec: "vhost-user, SET_VRING_KICK (bit 8)", run: noKick},
+	{Kind: Must, Rule: "a ring without call descriptor is served", Spec: "vhost-user, SET_VRING_CALL (bit 8)", run: noCall},
+	{Kind: Must, Rule: "the call descriptor may change while the ring runs", Spec: "vhost-user, SET_VRING_CALL", run: changeCall},
+	{Kind: Must, Rule: "the back-end channel may be a pipe", Spec: "vhost-user, SET_BACKEND_REQ_FD", run: pipeChannel},
+	{Kind: Must, Rule: "the back-end channel may be closed by the front-end", Spec: "vhost-user, SET_BACKEND_REQ_FD", run: closedChannel},
 }
 
 // pipe is closed when the test ends.
 func (x *rig) pipe() (r, w *os.File) {
-	x.Helper()
 	r, w, err := os.Pipe()
 	x.must(err)
-	x.Cleanup(func() { _ = r.Close(); _ = w.Close() })
+	x.cleanup(func() { _ = r.Close(); _ = w.Close() })
 	return r, w
 }
 
 // fdOf leaves the file in non-blocking mode, which Fd would end.
 func (x *rig) fdOf(f *os.File) (fd int) {
-	x.Helper()
 	raw, err := f.SyscallConn()
 	x.must(err)
 	x.must(raw.Control(func(u uintptr) { fd = int(u) }))
@@ -47,14 +45,14 @@ func pipeNotifiers(x *rig) {
 	x.place(d, q, x.fdOf(kickR), x.fdOf(callW))
 	x.must(d.Session.SetVringEnable(0, true))
 	for i := range 20 {
-		r := x.request(q, frontend.TypeIn, uint64(i), 512)
+		r := x.read(q, i)
 		x.must(q.Submit(r))
 		q.Ring.RequestCall()
 		_, err := kickW.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0})
 		x.must(err)
 		var b [8]byte
 		if n, err := callR.Read(b[:]); err != nil || n != 8 {
-			x.Fatalf("call: %d bytes, %v", n, err)
+			x.fatalf("call: %d bytes, %v", n, err)
 		}
 		x.drain(q, 1)
 	}
@@ -66,7 +64,7 @@ func fullCall(x *rig) {
 	_, err := unix.Write(q.Call.FD(), []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	x.must(err)
 	for range 5 {
-		x.must(q.Submit(x.request(q, frontend.TypeIn, 0, 512)))
+		x.must(q.Submit(x.read(q, 0)))
 		q.Ring.RequestCall()
 		x.must(q.Kick.Signal())
 		x.drain(q, 1)
@@ -95,7 +93,7 @@ func noKick(x *rig) {
 	x.place(d, q, -1, q.Call.FD())
 	x.must(d.Session.SetVringEnable(0, true))
 	for i := range 5 {
-		x.must(q.Submit(x.request(q, frontend.TypeIn, uint64(i), 512)))
+		x.must(q.Submit(x.read(q, i)))
 		x.drain(q, 1)
 	}
 }
@@ -107,7 +105,7 @@ func noCall(x *rig) {
 	x.place(d, q, q.Kick.FD(), -1)
 	x.must(d.Session.SetVringEnable(0, true))
 	for i := range 5 {
-		x.submit(q, x.request(q, frontend.TypeIn, uint64(i), 512))
+		x.submit(q, x.read(q, i))
 		x.drain(q, 1)
 	}
 }
@@ -119,13 +117,13 @@ func changeCall(x *rig) {
 	for i := range 20 {
 		fd := []int{q.Call.FD(), q.Err.FD(), -1}[i%3]
 		x.must(d.Session.SetVringCall(0, fd))
-		r := x.request(q, frontend.TypeIn, 0, 512)
+		r := x.read(q, 0)
 		x.must(q.Submit(r))
 		q.Ring.RequestCall()
 		x.must(q.Kick.Signal())
 		x.drain(q, 1)
-		if fd >= 0 && !readable(fd, patience) {
-			x.Fatalf("round %d: no notification on the new descriptor", i)
+		if fd >= 0 && !readable(fd, x.patience) {
+			x.fatalf("round %d: no notification on the new descriptor", i)
 		}
 		for _, e := range []interface{ Clear() (bool, error) }{q.Call, q.Err} {
 			_, err := e.Clear()
@@ -141,7 +139,7 @@ func pipeChannel(x *rig) {
 		x.wantErr("SET_BACKEND_REQ_FD", err, frontend.ErrRefused)
 	}
 	if x.target.Grow != nil {
-		x.must(x.target.Grow())
+		x.must(x.target.Grow(x.ctx))
 	}
 	x.alive(s)
 }
@@ -154,7 +152,7 @@ func closedChannel(x *rig) {
 	}
 	x.must(r.Close())
 	if x.target.Grow != nil {
-		x.must(x.target.Grow())
+		x.must(x.target.Grow(x.ctx))
 	}
 	x.alive(s)
 }

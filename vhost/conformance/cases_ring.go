@@ -9,18 +9,18 @@ import (
 )
 
 var ringCases = []Case{
-	{"framing is free", "virtio 2.7.4.3", framings},
-	{"descriptors of length zero are legal", "virtio 2.7.5", emptyDescriptors},
-	{"every queue size is served", "virtio 2.7", sizes},
-	{"indexes wrap", "virtio 2.7.6, 2.7.8", indexesWrap},
-	{"no request is forgotten with notifications", "virtio 2.7.7, 2.7.10", stressNotified},
-	{"no request is forgotten with EVENT_IDX", "virtio 2.7.7.2", stressEventIdx},
-	{"queues run side by side", "virtio 5.2.2", sideBySide},
-	{"a call comes when it is asked for", "virtio 2.7.7", callsComeAsked},
-	{"an indirect table may cross regions", "virtio 2.7.5.3", indirectAcrossRegions},
-	{"an indirect table may be longer than the ring's free part", "virtio 2.7.5.3", indirectLong},
-	{"indirect descriptors may be unordered in their table", "virtio 2.7.5.3", indirectUnordered},
-	{"a table may be changed after it was read", "virtio 2.7.13", changedAfter},
+	{Kind: Must, Rule: "framing is free", Spec: "virtio 2.7.4.3", run: framings},
+	{Kind: Must, Rule: "descriptors of length zero are legal", Spec: "virtio 2.7.5", run: emptyDescriptors},
+	{Kind: Must, Rule: "every queue size is served", Spec: "virtio 2.7", run: sizes},
+	{Kind: Must, Rule: "indexes wrap", Spec: "virtio 2.7.6, 2.7.8", run: indexesWrap},
+	{Kind: Must, Rule: "no request is forgotten with notifications", Spec: "virtio 2.7.7, 2.7.10", run: stressNotified},
+	{Kind: Must, Rule: "no request is forgotten with EVENT_IDX", Spec: "virtio 2.7.7.2", run: stressEventIdx},
+	{Kind: Must, Rule: "queues run side by side", Spec: "virtio 5.2.2", run: sideBySide},
+	{Kind: Must, Rule: "a call comes when it is asked for", Spec: "virtio 2.7.7", run: callsComeAsked},
+	{Kind: Must, Rule: "an indirect table may cross regions", Spec: "virtio 2.7.5.3", run: indirectAcrossRegions},
+	{Kind: Must, Rule: "an indirect table may be longer than the ring's free part", Spec: "virtio 2.7.5.3", run: indirectLong},
+	{Kind: Must, Rule: "indirect descriptors may be unordered in their table", Spec: "virtio 2.7.5.3", run: indirectUnordered},
+	{Kind: Must, Rule: "a table may be changed after it was read", Spec: "virtio 2.7.13", run: changedAfter},
 }
 
 const noIndirect = 1 << virtqueue.FeatureIndirectDesc
@@ -45,14 +45,14 @@ func framings(x *rig) {
 				id := x.request(q, frontend.TypeGetID, 0, frontend.IDSize)
 				for _, r := range []*frontend.Request{out, in, id} {
 					if err := q.Do(r); err != nil {
-						x.Fatalf("%s, %d bytes, type %d: %v", name, n, r.Type, err)
+						x.fatalf("%s, %d bytes, type %d: %v", name, n, r.Type, err)
 					}
 				}
 				if string(in.Data) != string(want) {
-					x.Errorf("%s: %d bytes came back differently", name, n)
+					x.errorf("%s: %d bytes came back differently", name, n)
 				}
 				if out.Written != 1 || in.Written != uint32(n)+1 || id.Written != frontend.IDSize+1 {
-					x.Errorf("%s: used lengths %d, %d, %d", name, out.Written, in.Written, id.Written)
+					x.errorf("%s: used lengths %d, %d, %d", name, out.Written, in.Written, id.Written)
 				}
 			}
 			x.must(d.Close())
@@ -88,14 +88,14 @@ func indexesWrap(x *rig) {
 		x.place(d, q, q.Kick.FD(), q.Call.FD())
 		x.must(d.Session.SetVringEnable(0, true))
 		x.must(q.Kick.Signal())
-		r := x.request(q, frontend.TypeIn, 0, 512)
+		r := x.read(q, 0)
 		for range 30 {
 			x.must(q.Do(r))
 		}
 		base, err := d.Session.GetVringBase(0)
 		x.must(err)
 		if base != 24 {
-			x.Errorf("base %d", base)
+			x.errorf("base %d", base)
 		}
 		x.must(d.Close())
 	}
@@ -109,7 +109,7 @@ func (x *rig) stress(q *frontend.Queue, depth, total int) {
 	for range depth {
 		r, err := q.NewRequest(512)
 		if err != nil {
-			x.Error(err)
+			x.errorf("%v", err)
 			return
 		}
 		free = append(free, r)
@@ -121,12 +121,12 @@ func (x *rig) stress(q *frontend.Queue, depth, total int) {
 			free = free[:len(free)-1]
 			r.Type, r.Sector = rng.Uint32N(2), uint64(8*rng.IntN(512))
 			if err := q.Submit(r); err != nil {
-				x.Error(err)
+				x.errorf("%v", err)
 				return
 			}
 		}
 		if err := q.Notify(); err != nil {
-			x.Error(err)
+			x.errorf("%v", err)
 			return
 		}
 		if q.InFlight() == 0 {
@@ -134,7 +134,7 @@ func (x *rig) stress(q *frontend.Queue, depth, total int) {
 		}
 		n, err := q.Wait(done)
 		if err != nil {
-			x.Errorf("after %d requests, %d in flight: %v", finished, q.InFlight(), err)
+			x.errorf("after %d requests, %d in flight: %v", finished, q.InFlight(), err)
 			return
 		}
 		finished += n
@@ -152,7 +152,7 @@ func stressNotified(x *rig) {
 func stressEventIdx(x *rig) {
 	d := x.open(frontend.Options{})
 	if !d.Has(virtqueue.FeatureEventIdx) {
-		x.Skip("EVENT_IDX is not offered")
+		x.skipf("EVENT_IDX is not offered")
 	}
 	x.stress(d.Queue(0), 3, stressTotal)
 }
@@ -174,17 +174,17 @@ func sideBySide(x *rig) {
 			for range 200 {
 				for _, r := range requests[i] {
 					if err := q.Submit(r); err != nil {
-						x.Error(err)
+						x.errorf("%v", err)
 						return
 					}
 				}
 				if err := q.Notify(); err != nil {
-					x.Error(err)
+					x.errorf("%v", err)
 				}
 				for left := 16; left > 0; {
 					n, err := q.Wait(done)
 					if err != nil {
-						x.Error(err)
+						x.errorf("%v", err)
 						return
 					}
 					left -= n
@@ -203,18 +203,18 @@ func callsComeAsked(x *rig) {
 		q.Ring.SuppressCall()
 		_, err := q.Call.Clear()
 		x.must(err)
-		x.submit(q, x.request(q, frontend.TypeIn, 0, 512))
+		x.submit(q, x.read(q, 0))
 		for q.Ring.Pending() == 0 {
 			x.alive(d.Session)
 		}
 		if readable(q.Call.FD(), silence) {
-			x.Error("a notification that was not asked for")
+			x.errorf("a notification that was not asked for")
 		}
 		x.drain(q, 1)
-		x.submit(q, x.request(q, frontend.TypeIn, 0, 512))
+		x.submit(q, x.read(q, 0))
 		q.Ring.RequestCall()
-		if q.Ring.Pending() == 0 && !readable(q.Call.FD(), patience) {
-			x.Error("no notification")
+		if q.Ring.Pending() == 0 && !readable(q.Call.FD(), x.patience) {
+			x.errorf("no notification")
 		}
 		x.drain(q, 1)
 		x.must(d.Close())
@@ -273,7 +273,7 @@ func changedAfter(x *rig) {
 	})
 	c.put(c.good()...)
 	if x.run(c) == nothing {
-		x.Error("the chain was dropped")
+		x.errorf("the chain was dropped")
 	}
 	close(stop)
 	wg.Wait()

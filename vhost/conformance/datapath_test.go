@@ -108,9 +108,7 @@ func TestConformanceOfEncryptedFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the layers below have suites of their own")
 	}
-	conformance.Run(t, func(t *testing.T) conformance.Target {
-		return conformance.Target{Socket: serve(t, stacks["encrypted file"](t), blk.Options{NumQueues: 4})}
-	})
+	conform(t, conformance.Target{Socket: serve(t, stacks["encrypted file"](t), blk.Options{NumQueues: 4})})
 }
 
 // What arrives below is what other software would write with the same key; what was

@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/memory"
@@ -62,9 +63,30 @@ func serve(t testing.TB, dev blockdev.Device, o blk.Options) (socket string) {
 	return socket
 }
 
+// patient bounds a run in a test, where the machine may be busy with others.
+var patient = conformance.Options{Patience: 20 * time.Second, CaseTime: 40 * time.Second, Budget: 10 * time.Minute}
+
+// conform runs the suite, each case as a test.
+func conform(t *testing.T, target conformance.Target, may ...string) conformance.Report {
+	t.Helper()
+	o := patient
+	report := conformance.Run(t.Context(), target, o)
+	for _, r := range report {
+		t.Run(r.Name, func(t *testing.T) {
+			switch r.Result {
+			case conformance.Skip:
+				t.Skip(r.Detail)
+			case conformance.Fail:
+				t.Errorf("%s (%s, %s): %s", r.Rule, r.Spec, r.Kind, r.Detail)
+			}
+			if r.Seconds > 0.2 {
+				t.Logf("took %v s", r.Seconds)
+			}
+		})
+	}
+	return report
+}
+
 func TestConformance(t *testing.T) {
-	conformance.Run(t, func(t *testing.T) conformance.Target {
-		dev := ram(t, memory.Options{})
-		return conformance.Target{Socket: serve(t, dev, blk.Options{NumQueues: 4, Serial: "conformance"})}
-	})
+	conform(t, conformance.Target{Socket: serve(t, ram(t, memory.Options{}), blk.Options{NumQueues: 4, Serial: "conformance"})})
 }

@@ -70,6 +70,10 @@ func (s *Session) Close() error {
 	return err
 }
 
+// Interrupt ends the connection and every wait on it, from any goroutine. Close is
+// still to be called.
+func (s *Session) Interrupt() { _ = s.shutdown() }
+
 // Set sends a message that has no reply of its own. With REPLY_ACK negotiated it
 // waits for the back-end's answer; without, nil means that it was sent.
 func (s *Session) Set(r protocol.Request, payload []byte, fds ...int) error {

@@ -16,6 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// attackPatience is how long a back-end may take over anything.
+const attackPatience = 10 * time.Second
+
 // maxOps bounds a program, so that it ends.
 const maxOps = 200
 
@@ -42,19 +45,34 @@ func Attack(t testing.TB, target Target, program []byte) {
 
 // Healthy checks that a back-end serves a plain session. It returns when the
 // session is over for both sides.
-func Healthy(t *testing.T, target Target) {
-	x := &rig{T: t, target: target}
-	healthy(x)
+func Healthy(t testing.TB, target Target) {
+	t.Helper()
+	r := &runner{ctx: context.Background(), target: target, options: Options{Patience: attackPatience, CaseTime: 4 * attackPatience}}
+	r.options.complete()
+	r.end = time.Now().Add(r.options.Budget)
+	r.identify()
+	if r.lost != "" {
+		t.Fatal(r.lost)
+	}
+	if outcome, detail := r.perform(healthy).verdict(); outcome == Fail {
+		t.Fatal(detail)
+	}
 	Settle(t, target)
 }
 
 // Settle returns when the back-end is done with all sessions before: it answers in
 // a new one, and it serves one at a time.
-func Settle(t *testing.T, target Target) {
-	x := &rig{T: t, target: target}
-	s := x.session()
-	x.alive(s)
-	x.must(s.Close())
+func Settle(t testing.TB, target Target) {
+	t.Helper()
+	s, err := frontend.Dial(t.Context(), target.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetTimeout(attackPatience)
+	defer func() { _ = s.Close() }()
+	if _, err := s.GetFeatures(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // source is a program: it gives bytes until there are no more, and then zeros.
@@ -122,10 +140,10 @@ func (a *attacker) connected() bool {
 	if a.d != nil {
 		return true
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), attackPatience)
 	defer cancel()
 	o := frontend.Options{
-		Queues: 2, QueueSize: attackSize, Indirect: 4, Timeout: patience,
+		Queues: 2, QueueSize: attackSize, Indirect: 4, Timeout: attackPatience,
 		Layout: []frontend.RegionLayout{{Size: attackMemory / 2}, {GuestAddr: attackMemory / 2, Size: attackMemory / 2}},
 	}
 	d, err := frontend.Open(ctx, a.target.Socket, o)
@@ -160,7 +178,7 @@ func (a *attacker) send(h protocol.Header, payload []byte, fds ...int) {
 }
 
 func (a *attacker) raw(b []byte, fds []int) {
-	if err := a.d.Session.Conn().SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := a.d.Session.Conn().SetDeadline(time.Now().Add(attackPatience)); err != nil {
 		a.t.Fatal(err)
 	}
 	if err := a.d.Session.Conn().WriteRaw(b, fds...); errors.Is(err, os.ErrDeadlineExceeded) {
