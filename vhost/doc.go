@@ -21,6 +21,15 @@
 // unmapped only when no request is in flight that could touch it: the workers are
 // stopped, which drains them, before a region goes. A new region needs no pause.
 //
+// # Dirty log
+//
+// While the front-end logs writes (VHOST_F_LOG_ALL), all that a request let the
+// device write is marked in its log before the used index tells of the request, and
+// the pages of the used ring after each change of it. To turn logging on or off
+// drains the rings; another log or another place of a used ring takes effect between
+// two requests. A write that the log has no bit for ends the session with
+// [sealblk/vhost/dirtylog.ErrOutside], and its request does not look done.
+//
 // # Failure
 //
 // A request that cannot be carried out is answered with a non-zero status if the

@@ -18,7 +18,7 @@ func (w *worker) guard(f func()) (err error) {
 		if p == nil {
 			return
 		}
-		if fault, ok := p.(interface{ Addr() uintptr }); ok && w.table.Contains(fault.Addr()) {
+		if fault, ok := p.(interface{ Addr() uintptr }); ok && w.shared(fault.Addr()) {
 			err = fmt.Errorf("access memory of ring %d: %w", w.queue.Index, ErrMemoryFault)
 			return
 		}
@@ -26,6 +26,11 @@ func (w *worker) guard(f func()) (err error) {
 	}()
 	f()
 	return nil
+}
+
+// shared tells whether an address lies in memory that is the front-end's too.
+func (w *worker) shared(addr uintptr) bool {
+	return w.table.Contains(addr) || w.dirty.log.Contains(addr)
 }
 
 // survive comes after a fault. Nothing that the panic cut short can be trusted to

@@ -11,9 +11,12 @@ import (
 
 // offeredProtocol are the protocol features of every session.
 const offeredProtocol = 1<<protocol.ProtocolMQ | 1<<protocol.ProtocolConfig | 1<<protocol.ProtocolReplyAck |
-	1<<protocol.ProtocolConfigureMemSlots | 1<<protocol.ProtocolBackendReq
+	1<<protocol.ProtocolConfigureMemSlots | 1<<protocol.ProtocolBackendReq |
+	1<<protocol.ProtocolLogShmFD
 
-func (s *session) offered() uint64 { return s.dev.Features() | 1<<protocol.FeatureProtocolFeatures }
+func (s *session) offered() uint64 {
+	return s.dev.Features() | 1<<protocol.FeatureProtocolFeatures | 1<<protocol.FeatureLogAll
+}
 
 func (s *session) replyU64(m *protocol.Message, v uint64) error {
 	if err := protocol.DecodeEmpty(m.Payload); err != nil {

@@ -1,6 +1,7 @@
 package vhost
 
 import (
+	"errors"
 	"fmt"
 
 	"sealblk/vhost/protocol"
@@ -53,14 +54,11 @@ func (s *session) setVringAddr(m *protocol.Message) error {
 	if err != nil {
 		return err
 	}
-	if r.started {
-		if a == r.addr {
-			return nil
-		}
-		return fmt.Errorf("set addresses of ring %d: %w", r.index, ErrRingStarted)
-	}
-	if err := checkAddr(&a); err != nil {
+	if err := errors.Join(checkAddr(&a), s.checkLog(&a, r.size)); err != nil {
 		return err
+	}
+	if r.started {
+		return s.changeLogging(r, a)
 	}
 	next := ring{index: r.index, size: r.size, addr: a}
 	if r.size > 0 && s.table.Len() > 0 {

@@ -33,6 +33,9 @@ var handlers = map[protocol.Request]handler{
 	protocol.AddMemReg:      {run: (*session).addMemReg, files: true},
 	protocol.RemMemReg:      {run: (*session).remMemReg, files: true},
 
+	protocol.SetLogBase: {run: (*session).setLogBase, replies: true, files: true},
+	protocol.SetLogFD:   {run: (*session).setLogFD, files: true},
+
 	protocol.GetQueueNum:    {run: (*session).getQueueNum, replies: true},
 	protocol.SetVringNum:    {run: (*session).setVringNum},
 	protocol.SetVringAddr:   {run: (*session).setVringAddr},

@@ -91,6 +91,7 @@ func (s *session) launch(r *ring) error {
 		return err
 	}
 	parts.Indirect = s.features&(1<<virtqueue.FeatureIndirectDesc) != 0
+	parts.Writes = s.features&(1<<protocol.FeatureLogAll) != 0
 	parts.EventIdx = s.features&(1<<virtqueue.FeatureEventIdx) != 0
 	r.worker, err = startWorker(workerConfig{
 		ring:    parts,
@@ -100,6 +101,7 @@ func (s *session) launch(r *ring) error {
 		kick:    r.kick,
 		call:    r.call,
 		err:     r.err,
+		dirty:   s.dirty(r),
 		log:     s.log.With(slog.Int("ring", r.index)),
 		onFault: s.fail,
 	})

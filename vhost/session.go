@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealblk/internal/eventfd"
+	"sealblk/vhost/dirtylog"
 	"sealblk/vhost/memory"
 	"sealblk/vhost/protocol"
 )
@@ -35,6 +36,8 @@ type session struct {
 	table            *memory.Table
 	rings            []ring
 	backend          int // the back-end channel, -1 for none
+	dirtyLog         *dirtylog.Log
+	dirtyCall        *notifier // told of marks, or nil
 
 	message protocol.Message
 	reply   []byte // of the message at hand
@@ -206,12 +209,13 @@ func (s *session) close() error {
 	if s.backend >= 0 {
 		_ = unix.Close(s.backend)
 	}
+	s.dirtyCall.close()
 	s.message.Files.CloseAll()
 	err = errors.Join(err, s.conn.Close(), s.wake.Close())
 	if errors.Is(err, ErrAbandoned) {
 		return err
 	}
-	return errors.Join(err, s.table.Close())
+	return errors.Join(err, s.table.Close(), s.dirtyLog.Close())
 }
 
 func (s *session) haltAll() error {

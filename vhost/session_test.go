@@ -16,12 +16,12 @@ func TestOffers(t *testing.T) {
 	s, _ := pair(t, context.Background(), dev)
 	features, err := s.GetFeatures()
 	must(t, err)
-	if want := dev.Features() | 1<<30; features != want {
+	if want := dev.Features() | 1<<30 | 1<<26; features != want {
 		t.Errorf("features %#x, want %#x", features, want)
 	}
 	pf, err := s.GetProtocolFeatures()
 	must(t, err)
-	if want := uint64(1<<0 | 1<<3 | 1<<5 | 1<<9 | 1<<15); pf != want {
+	if want := uint64(1<<0 | 1<<1 | 1<<3 | 1<<5 | 1<<9 | 1<<15); pf != want {
 		t.Errorf("protocol features %#x, want %#x", pf, want)
 	}
 	must(t, s.SetProtocolFeatures(pf))
@@ -34,7 +34,7 @@ func TestOffers(t *testing.T) {
 	must(t, s.SetOwner())
 	must(t, s.ResetOwner())
 	wantRefused(t, "a feature that was not offered", s.SetFeatures(features|1<<40))
-	wantRefused(t, "a protocol feature that was not offered", s.SetProtocolFeatures(pf|1<<1))
+	wantRefused(t, "a protocol feature that was not offered", s.SetProtocolFeatures(pf|1<<2))
 	alive(t, s)
 }
 

@@ -35,6 +35,7 @@ type workerConfig struct {
 	kick    *notifier
 	call    *notifier
 	err     *notifier
+	dirty   dirty
 	log     *slog.Logger
 	onFault func(error) // called on the worker's goroutine
 }
@@ -156,11 +157,11 @@ func (w *worker) close() {
 // flight. The driver is left with the wish for a kick: whoever serves the ring next
 // may start only by one.
 func (w *worker) serve() {
-	w.ring.DisableKicks()
+	w.disableKicks()
 	for {
 		w.obey()
 		if w.stopping && w.inFlight == 0 {
-			_, _ = w.ring.EnableKicks() // what is in the ring stays there
+			_, _ = w.enableKicks() // what is in the ring stays there
 			return
 		}
 		if w.take()+w.complete() == 0 {
@@ -212,16 +213,36 @@ func (w *worker) complete() (n int) {
 			break
 		}
 		for _, r := range w.done[:k] {
-			w.ring.PushUsed(r.Head, r.Written)
+			if w.markData(r) {
+				w.ring.PushUsed(r.Head, r.Written)
+			}
 			w.free = append(w.free, r)
 		}
 		w.inFlight -= k
 		n += k
 	}
-	if n > 0 && w.ring.Publish() {
+	if n > 0 && w.publish() {
 		w.call.signal()
 	}
 	return n
+}
+
+// publish, enableKicks and disableKicks are what writes to the used ring.
+func (w *worker) publish() (notify bool) {
+	notify = w.ring.Publish()
+	w.markUsed()
+	return notify
+}
+
+func (w *worker) enableKicks() (pending bool, err error) {
+	pending, err = w.ring.EnableKicks()
+	w.markUsed()
+	return pending, err
+}
+
+func (w *worker) disableKicks() {
+	w.ring.DisableKicks()
+	w.markUsed()
 }
 
 func (w *worker) taking() bool { return !w.stopping && !w.broken }
@@ -240,7 +261,7 @@ func (w *worker) sleep() {
 		w.wait(nil)
 		return
 	}
-	pending, err := w.ring.EnableKicks()
+	pending, err := w.enableKicks()
 	if err != nil {
 		w.breakRing(err)
 		return
@@ -248,7 +269,7 @@ func (w *worker) sleep() {
 	if !pending || len(w.free) == 0 {
 		w.wait(w.kick)
 	}
-	w.ring.DisableKicks()
+	w.disableKicks()
 }
 
 // wait is the only place where the worker sleeps.

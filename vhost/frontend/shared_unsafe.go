@@ -30,3 +30,6 @@ func putUint16(b []byte, off int, v uint16) {
 func getUint16(b []byte, off int) uint16 {
 	return *(*uint16)(unsafe.Pointer(&b[off : off+2][0]))
 }
+
+// swapWord puts 0 in the place of a word and returns it.
+func swapWord(b []byte, off int) uint32 { return atomic.SwapUint32(word(b, off), 0) }

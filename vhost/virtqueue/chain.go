@@ -15,9 +15,15 @@ type Chain struct {
 	// write to, in the order of the chain. Descriptors of length 0 leave none.
 	Readable [][]byte
 	Writable [][]byte
+	// Writes is where the buffers of Writable lie, in the same order. It is kept if
+	// Config.Writes asks for it.
+	Writes []Range
 
 	pieces [][]byte // what both lie in: first the readable ones
 }
+
+// Range is a piece of guest-physical memory, in bytes.
+type Range struct{ Addr, Len uint64 }
 
 // NewChain makes a slot with room for a number of pieces. A chain that needs more,
 // up to the limit of its queue, makes the slot grow.
@@ -31,11 +37,13 @@ type parser struct {
 	indirectOK  bool // negotiated
 	maxIndirect int
 	maxPieces   int
+	keepWrites  bool
 
 	// Of the chain at hand.
 	pieces   [][]byte
 	readable int // how many of them are, once one is writable
 	writable bool
+	writes   []Range
 }
 
 func newParser(cfg *Config) parser {
@@ -46,14 +54,15 @@ func newParser(cfg *Config) parser {
 		indirectOK:  cfg.Indirect,
 		maxIndirect: longest,
 		maxPieces:   longest + memory.MaxRegions,
+		keepWrites:  cfg.Writes,
 	}
 }
 
 // parse reads the chain that starts at head, each descriptor once.
 func (p *parser) parse(c *Chain, head uint16) error {
-	p.pieces, p.readable, p.writable = c.pieces[:0], 0, false
+	p.pieces, p.readable, p.writable, p.writes = c.pieces[:0], 0, false, c.Writes[:0]
 	err := p.walk(&p.direct, head)
-	c.Head, c.pieces = head, p.pieces
+	c.Head, c.pieces, c.Writes = head, p.pieces, p.writes
 	c.Readable, c.Writable = nil, nil
 	if err != nil {
 		return err
@@ -112,6 +121,9 @@ func (p *parser) add(d *Desc) error {
 	if d.Flags&DescWrite != 0 {
 		if !p.writable {
 			p.writable, p.readable = true, len(p.pieces)
+		}
+		if p.keepWrites {
+			p.writes = append(p.writes, Range{d.Addr, uint64(d.Len)})
 		}
 	} else if p.writable {
 		return ErrOrder

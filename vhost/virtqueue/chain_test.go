@@ -220,3 +220,30 @@ func FuzzChain(f *testing.F) {
 		}
 	})
 }
+
+// TestWritesOfAChain: where the device may write is told in guest-physical terms,
+// also across tables and regions, and only if asked for.
+func TestWritesOfAChain(t *testing.T) {
+	const tab = bufGuest + 0x4000
+	for _, keep := range []bool{true, false} {
+		r := newTestRing(t, 8, indirect, func(c *Config) { c.Writes = keep })
+		r.setDesc(0, Desc{bufGuest, 16, next, 1})
+		r.setDesc(1, Desc{tab, 48, indir, 0})
+		r.guestIndirect(tab, Desc{bufGuest + 100, 7, next, 1}, Desc{bufGuest + bufSize - 10, 30, next | write, 2}, Desc{bufGuest + 5, 1, write, 0})
+		r.setDesc(2, Desc{bufGuest, 16, 0, 0})
+		r.offer(0, 2)
+		chain := NewChain(8)
+		var want []Range
+		if keep {
+			want = []Range{{bufGuest + bufSize - 10, 30}, {bufGuest + 5, 1}}
+		}
+		for _, want := range [][]Range{want, nil} { // and none of the last chain's in the next
+			if ok, err := r.Pop(chain); !ok || err != nil {
+				t.Fatalf("Pop: %v, %v", ok, err)
+			}
+			if !slices.Equal(chain.Writes, want) {
+				t.Errorf("writes %v, want %v", chain.Writes, want)
+			}
+		}
+	}
+}

@@ -26,6 +26,9 @@ type Config struct {
 	NextAvail uint16
 	// Indirect and EventIdx are the ring features that were negotiated.
 	Indirect, EventIdx bool
+	// Writes makes chains tell the guest-physical addresses of what they let the
+	// device write: what a dirty log needs.
+	Writes bool
 }
 
 func (c *Config) check() error {
