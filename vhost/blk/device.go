@@ -88,7 +88,14 @@ func (d *Device) Features() uint64 {
 	f := uint64(1)<<virtqueue.FeatureVersion1 | 1<<virtqueue.FeatureIndirectDesc | 1<<virtqueue.FeatureEventIdx |
 		1<<featureSegMax | 1<<featureBlkSize | 1<<featureFlush | 1<<featureTopology | 1<<featureConfigWCE | 1<<featureMQ
 	if d.readOnly {
-		f |= 1 << featureReadOnly
+		return f | 1<<featureReadOnly
+	}
+	can := d.dev.Info().Features
+	if can.Discard {
+		f |= 1 << featureDiscard
+	}
+	if can.WriteZeroes {
+		f |= 1 << featureWriteZeroes
 	}
 	return f
 }
@@ -121,7 +128,26 @@ func (d *Device) config() (c [configSize]byte) {
 		c[configWriteback] = 1
 	}
 	le.PutUint16(c[configNumQueues:], uint16(d.opts.NumQueues))
+	d.eraseLimits(c[:], &info)
 	return c
+}
+
+// eraseLimits are the fields that only mean something with DISCARD or WRITE_ZEROES.
+func (d *Device) eraseLimits(c []byte, info *blockdev.Info) {
+	le := binary.LittleEndian
+	offered := d.Features()
+	if offered&(1<<featureDiscard) != 0 {
+		le.PutUint32(c[configMaxDiscardSectors:], maxDiscardSectors)
+		le.PutUint32(c[configMaxDiscardSeg:], maxSegments)
+		le.PutUint32(c[configDiscardAlignment:], uint32(info.PhysicalBlockSize>>sectorShift))
+	}
+	if offered&(1<<featureWriteZeroes) != 0 {
+		le.PutUint32(c[configMaxWriteZeroesSectors:], maxWriteZeroesSectors)
+		le.PutUint32(c[configMaxWriteZeroesSeg:], maxSegments)
+		if info.Features.ZeroesUnmap {
+			c[configWriteZeroesMayUnmap] = 1
+		}
+	}
 }
 
 // WriteConfig changes the write cache field; no other is writable.

@@ -243,8 +243,9 @@ func TestAnswers(t *testing.T) {
 		{"read a byte", frontend.TypeIn, 0, 1, ioErr, 1, ioErr},
 		{"write past the end", frontend.TypeOut, end - 1, 1024, ioErr, 1, ioErr},
 		{"write half a sector", frontend.TypeOut, 0, 513, ioErr, 1, ioErr},
-		{"discard", frontend.TypeDiscard, 0, 16, unsupp, 1, unsupp},
-		{"write zeroes", frontend.TypeWriteZeroes, 0, 16, unsupp, 1, unsupp},
+		{"discard", frontend.TypeDiscard, 0, 16, ok, 1, unsupp},
+		{"write zeroes", frontend.TypeWriteZeroes, 0, 16, ok, 1, unsupp},
+		{"secure erase", 14, 0, 16, unsupp, 1, unsupp},
 		{"unknown", 0xffffffff, 0, 512, unsupp, 1, unsupp},
 	}
 	for _, readOnly := range []bool{false, true} {
@@ -297,24 +298,35 @@ func TestLargeBlocks(t *testing.T) {
 }
 
 func TestFeaturesOffered(t *testing.T) {
-	mem, err := memory.New(capacity, memory.Options{ReadOnly: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer mem.Close()
-	d, err := blk.New(mem, blk.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []int{2, 5, 6, 9, 10, 11, 12, 28, 29, 32}
-	var got []int
-	for i := range 64 {
-		if d.Features()&(1<<i) != 0 {
-			got = append(got, i)
+	for _, c := range []struct {
+		lower memory.Options
+		opts  blk.Options
+		want  []int
+	}{
+		{memory.Options{}, blk.Options{}, []int{2, 6, 9, 10, 11, 12, 13, 14, 28, 29, 32}},
+		{memory.Options{NoDiscard: true}, blk.Options{}, []int{2, 6, 9, 10, 11, 12, 14, 28, 29, 32}},
+		{memory.Options{NoWriteZeroes: true}, blk.Options{}, []int{2, 6, 9, 10, 11, 12, 13, 28, 29, 32}},
+		{memory.Options{ReadOnly: true}, blk.Options{}, []int{2, 5, 6, 9, 10, 11, 12, 28, 29, 32}},
+		{memory.Options{}, blk.Options{ReadOnly: true}, []int{2, 5, 6, 9, 10, 11, 12, 28, 29, 32}},
+	} {
+		mem, err := memory.New(capacity, c.lower)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if !slices.Equal(got, want) {
-		t.Errorf("features %v, want %v", got, want)
+		d, err := blk.New(mem, c.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []int
+		for i := range 64 {
+			if d.Features()&(1<<i) != 0 {
+				got = append(got, i)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v, %+v: features %v, want %v", c.lower, c.opts, got, c.want)
+		}
+		mem.Close()
 	}
 }
 
@@ -436,14 +448,15 @@ func TestNoAllocation(t *testing.T) {
 	q := disk.Queue(0)
 	read, write := request(t, q, frontend.TypeIn, 0, 4096), request(t, q, frontend.TypeOut, 8, 4096)
 	flush, id := request(t, q, frontend.TypeFlush, 0, 0), request(t, q, frontend.TypeGetID, 0, 20)
+	discard, zero := eraseRequest(t, q, frontend.TypeDiscard), eraseRequest(t, q, frontend.TypeWriteZeroes)
 	n := testing.AllocsPerRun(200, func() {
-		for _, r := range []*frontend.Request{read, write, flush, id} {
+		for _, r := range []*frontend.Request{read, write, flush, id, discard, zero} {
 			if err := q.Do(r); err != nil {
 				t.Fatal(err)
 			}
 		}
 	})
 	if n != 0 {
-		t.Errorf("%v allocations in 4 requests", n)
+		t.Errorf("%v allocations in 6 requests", n)
 	}
 }

@@ -2,21 +2,25 @@ package blk
 
 // Feature bits (clause 5.2.3).
 const (
-	featureSegMax    = 2
-	featureReadOnly  = 5
-	featureBlkSize   = 6
-	featureFlush     = 9
-	featureTopology  = 10
-	featureConfigWCE = 11
-	featureMQ        = 12
+	featureSegMax      = 2
+	featureReadOnly    = 5
+	featureBlkSize     = 6
+	featureFlush       = 9
+	featureTopology    = 10
+	featureConfigWCE   = 11
+	featureMQ          = 12
+	featureDiscard     = 13
+	featureWriteZeroes = 14
 )
 
 // Types of requests (clause 5.2.6).
 const (
-	typeIn    = 0
-	typeOut   = 1
-	typeFlush = 4
-	typeGetID = 8
+	typeIn          = 0
+	typeOut         = 1
+	typeFlush       = 4
+	typeGetID       = 8
+	typeDiscard     = 11
+	typeWriteZeroes = 13
 )
 
 // Status values (clause 5.2.6).
@@ -46,5 +50,13 @@ const (
 	configMinIO       = 26
 	configWriteback   = 32
 	configNumQueues   = 34
-	configSize        = 96
+
+	configMaxDiscardSectors     = 36
+	configMaxDiscardSeg         = 40
+	configDiscardAlignment      = 44
+	configMaxWriteZeroesSectors = 48
+	configMaxWriteZeroesSeg     = 52
+	configWriteZeroesMayUnmap   = 56
+
+	configSize = 96
 )

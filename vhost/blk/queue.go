@@ -15,6 +15,10 @@ type slot struct {
 	io      blockdev.Request
 	request *vhost.Request
 	status  []byte
+	// segments are the ranges of a DISCARD or WRITE_ZEROES, with room for as many as
+	// it may have; segment is the one to come.
+	segments []segment
+	segment  int
 }
 
 // queue serves the requests of one virtqueue.
@@ -22,12 +26,12 @@ type queue struct {
 	device *Device
 	bq     blockdev.Queue
 	info   blockdev.Info
-	// flushes: the driver negotiated FLUSH. Without, writes are durable by
+	// features are what the driver accepted. Without FLUSH, writes are durable by
 	// themselves.
-	flushes bool
-	count   *counters
-	failed  bool // one request has; it was logged
-	index   int
+	features uint64
+	count    *counters
+	failed   bool // one request has; it was logged
+	index    int
 
 	slots []slot
 	batch []*blockdev.Request // submitted to us, not yet to the block device
@@ -38,15 +42,17 @@ type queue struct {
 func newQueue(d *Device, bq blockdev.Queue, c vhost.QueueConfig) *queue {
 	q := &queue{
 		device: d, bq: bq, info: d.dev.Info(), index: c.Index,
-		flushes: c.Features&(1<<featureFlush) != 0,
-		count:   &d.counters[c.Index],
-		slots:   make([]slot, c.Size),
-		batch:   make([]*blockdev.Request, 0, c.Size),
-		ready:   make([]*vhost.Request, 0, c.Size),
-		done:    make([]*blockdev.Request, c.Size),
+		features: c.Features,
+		count:    &d.counters[c.Index],
+		slots:    make([]slot, c.Size),
+		batch:    make([]*blockdev.Request, 0, c.Size),
+		ready:    make([]*vhost.Request, 0, c.Size),
+		done:     make([]*blockdev.Request, c.Size),
 	}
+	segments := make([]segment, c.Size*maxSegments)
 	for i := range q.slots {
 		q.slots[i].io.Tag = uint64(i)
+		q.slots[i].segments = segments[i*maxSegments : i*maxSegments : (i+1)*maxSegments]
 	}
 	return q
 }
@@ -71,9 +77,12 @@ func (q *queue) Submit(v *vhost.Request) error {
 		return q.flush(s)
 	case typeGetID:
 		return q.getID(s, &r)
+	case typeDiscard:
+		return q.erase(s, blockdev.Discard, &r)
+	case typeWriteZeroes:
+		return q.erase(s, blockdev.WriteZeroes, &r)
 	}
-	q.count.unsupported.Add(1)
-	return q.answer(s, statusUnsupp, 0)
+	return q.unsupported(s)
 }
 
 // transfer submits a read or write that lies within the device.
@@ -85,20 +94,27 @@ func (q *queue) transfer(s *slot, op blockdev.Op, r *request, data [][]byte, n u
 		return q.answer(s, statusOK, 0)
 	}
 	s.io.Op = op
-	s.io.FUA = op == blockdev.Write && (!q.flushes || !q.device.writeback.Load())
+	s.io.FUA = op == blockdev.Write && q.writeThrough()
 	s.io.Offset, s.io.Length = int64(r.sector<<sectorShift), int64(n)
 	s.io.Buffers = data
 	q.batch = append(q.batch, &s.io)
 	return nil
 }
 
-// inside checks range and alignment. The device may have grown since it was asked.
-// A length that the used ring cannot tell is outside every device.
-func (q *queue) inside(sector, n uint64) bool {
+func (q *queue) writeThrough() bool {
+	return q.features&(1<<featureFlush) == 0 || !q.device.writeback.Load()
+}
+
+// inside checks range and alignment of a transfer. A length that the used ring
+// cannot tell is outside every device.
+func (q *queue) inside(sector, n uint64) bool { return q.within(sector, n) && n < math.MaxUint32 }
+
+// within checks range and alignment. The device may have grown since it was asked.
+func (q *queue) within(sector, n uint64) bool {
 	if !fits(&q.info, sector, n) {
 		q.info = q.device.dev.Info()
 	}
-	return fits(&q.info, sector, n) && n < math.MaxUint32
+	return fits(&q.info, sector, n)
 }
 
 func fits(info *blockdev.Info, sector, n uint64) bool {
@@ -129,6 +145,12 @@ func (q *queue) refuse(s *slot) error {
 	return q.answer(s, statusIOErr, 0)
 }
 
+// unsupported answers a request of a kind, or with a flag, that is not served.
+func (q *queue) unsupported(s *slot) error {
+	q.count.unsupported.Add(1)
+	return q.answer(s, statusUnsupp, 0)
+}
+
 // answer completes a request that the block device does not see.
 func (q *queue) answer(s *slot, status byte, n uint32) error {
 	finish(s, status, n)
@@ -150,18 +172,28 @@ func (q *queue) Push() {
 	q.bq.Push()
 }
 
-// Poll returns what was answered, and what the block device completed.
+// Poll returns what was answered, and what the block device completed. A request
+// with ranges left goes back to the block device, which may be done with it at once.
 func (q *queue) Poll(done []*vhost.Request) int {
 	n := copy(done, q.ready)
 	q.ready = q.ready[:copy(q.ready, q.ready[n:])]
-	k := q.bq.Poll(q.done[:min(len(done)-n, len(q.done))])
-	for _, io := range q.done[:k] {
-		s := &q.slots[io.Tag]
-		q.complete(s)
-		done[n] = s.request
-		n++
+	for {
+		k := q.bq.Poll(q.done[:min(len(done)-n, len(q.done))])
+		for _, io := range q.done[:k] {
+			s := &q.slots[io.Tag]
+			if s.goesOn() {
+				q.batch = append(q.batch, io)
+				continue
+			}
+			q.complete(s)
+			done[n] = s.request
+			n++
+		}
+		if len(q.batch) == 0 {
+			return n
+		}
+		q.Push()
 	}
-	return n
 }
 
 func (q *queue) complete(s *slot) {
@@ -179,6 +211,10 @@ func (q *queue) complete(s *slot) {
 	case blockdev.Write:
 		q.count.writes.Add(1)
 		q.count.bytesWritten.Add(n)
+	case blockdev.Discard:
+		q.count.discards.Add(1)
+	case blockdev.WriteZeroes:
+		q.count.zeroes.Add(1)
 	default:
 		q.count.flushes.Add(1)
 	}

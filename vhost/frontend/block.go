@@ -46,6 +46,11 @@ const (
 	// IDSize is the length of the answer to TypeGetID, in bytes.
 	IDSize = 20
 
+	// RangeSize is the length of a Range in a request, in bytes.
+	RangeSize = 16
+	// FlagUnmap allows a TypeWriteZeroes to deallocate.
+	FlagUnmap uint32 = 1
+
 	headerSize = 16
 	statusSize = 1
 )
@@ -110,6 +115,20 @@ func putHeader(b []byte, typ uint32, sector uint64) {
 	binary.LittleEndian.PutUint32(b[0:], typ)
 	binary.LittleEndian.PutUint32(b[4:], 0)
 	binary.LittleEndian.PutUint64(b[8:], sector)
+}
+
+// Range is one range of a TypeDiscard or TypeWriteZeroes (clause 5.2.6).
+type Range struct {
+	Sector  uint64
+	Sectors uint32
+	Flags   uint32
+}
+
+// Append puts the wire form of a range behind b.
+func (r Range) Append(b []byte) []byte {
+	b = binary.LittleEndian.AppendUint64(b, r.Sector)
+	b = binary.LittleEndian.AppendUint32(b, r.Sectors)
+	return binary.LittleEndian.AppendUint32(b, r.Flags)
 }
 
 // deviceReads tells whether the data of such a request goes to the device.

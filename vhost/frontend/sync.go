@@ -74,6 +74,20 @@ func (q *Queue) Flush() error {
 	return q.Do(r)
 }
 
+// Erase sends a TypeDiscard or TypeWriteZeroes of these ranges.
+func (q *Queue) Erase(typ uint32, ranges ...Range) error {
+	r, err := q.syncRequest()
+	if err != nil {
+		return err
+	}
+	r.Type, r.Sector, r.Length = typ, 0, len(ranges)*RangeSize
+	data := r.Data[:0]
+	for _, c := range ranges {
+		data = c.Append(data)
+	}
+	return q.Do(r)
+}
+
 // GetID asks for the disk's serial, without the zeros that pad it.
 func (q *Queue) GetID() (string, error) {
 	r, err := q.syncRequest()
