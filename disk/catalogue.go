@@ -16,6 +16,8 @@ import (
 type Catalogue struct {
 	dir  string
 	keys keymgr.KMS
+	// step, in tests, is told of each change to files and may fail or end it there.
+	step func(operation string) error
 }
 
 // OpenCatalogue opens the catalogue in a state directory, and makes the directory
@@ -83,15 +85,15 @@ func (c *Catalogue) Get(name string) (Record, error) {
 // Names lists the disks of a state directory, sorted, without reading their records
 // and without making anything: what a shell completes.
 func Names(stateDir string) []string {
-	all, _ := names(filepath.Join(stateDir, "disks"))
+	all, _ := names(filepath.Join(stateDir, "disks"), ".json")
 	return slices.DeleteFunc(all, func(n string) bool { return CheckName(n) != nil })
 }
 
-func names(dir string) ([]string, error) {
+func names(dir, suffix string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	var names []string
 	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".json"); ok && !strings.HasPrefix(name, ".") {
+		if name, ok := strings.CutSuffix(e.Name(), suffix); ok && !strings.HasPrefix(name, ".") {
 			names = append(names, name)
 		}
 	}
@@ -101,7 +103,7 @@ func names(dir string) ([]string, error) {
 
 // List reads all records, by name. Damaged ones are left out and returned as errors.
 func (c *Catalogue) List() ([]Record, []error) {
-	names, err := names(filepath.Join(c.dir, "disks"))
+	names, err := names(filepath.Join(c.dir, "disks"), ".json")
 	if err != nil {
 		return nil, []error{fmt.Errorf("list disks: %w", err)}
 	}
@@ -125,20 +127,6 @@ func (c *Catalogue) save(r Record) error {
 		return err
 	}
 	return atomicfile.Write(c.recordPath(r.Name), r.encode(), 0o600)
-}
-
-// holder is the disk whose backend is b, if there is one.
-func (c *Catalogue) holder(b backend) (string, bool) {
-	if b.kind != "file" {
-		return "", false
-	}
-	records, _ := c.List()
-	for _, r := range records {
-		if other, err := parseBackend(r.Backend); err == nil && samePlace(other, b) {
-			return r.Name, true
-		}
-	}
-	return "", false
 }
 
 // samePlace sees through links: two names of one file are one backend.

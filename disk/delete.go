@@ -1,13 +1,14 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
-	"path/filepath"
 
 	"sealblk/blockdev/luks"
-	"sealblk/internal/atomicfile"
 )
 
 // Delete destroys a disk: the header of an encrypted one first, and with it the only
@@ -22,70 +23,95 @@ func (c *Catalogue) Delete(name string) error {
 		return err
 	}
 	defer l.release()
+	if err := c.destroy(name); err != nil {
+		return fmt.Errorf("delete disk %s: %w", name, err)
+	}
+	return nil
+}
+
+func (c *Catalogue) destroy(name string) error {
 	r, err := c.Get(name)
 	if err != nil {
 		return err
 	}
-	if err := c.destroy(r); err != nil {
-		return fmt.Errorf("delete disk %s: %w", name, err)
+	if other, held := c.holder(r); held {
+		return withHint(fmt.Errorf("%w: %s is also the backend of disk %s", ErrMismatch, r.Backend, other),
+			"nothing was deleted; find out whose it is, and remove the record of the other by hand")
 	}
-	return atomicfile.Remove(c.recordPath(name))
+	if err := c.takeBack(r); err != nil { // a second name of the backing file would keep its data
+		return err
+	}
+	path, err := c.storeFile(r)
+	if err != nil {
+		return err
+	}
+	if err := c.destroyStore(r, path); err != nil {
+		return err
+	}
+	return c.unlink(c.recordPath(name))
 }
 
-func (c *Catalogue) destroy(r Record) error {
-	b, err := parseBackend(r.Backend)
+// destroyStore destroys the wrapped key first, so that an interrupted delete has
+// destroyed the disk.
+func (c *Catalogue) destroyStore(r Record, path string) error {
+	info, err := os.Stat(path)
+	if path == "" || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	if r.Encrypted {
-		if err := c.eraseHeader(r); err != nil {
+		if err := eraseOwn(r, path); err != nil {
+			return err
+		}
+		if err := c.did("erase", path); err != nil {
 			return err
 		}
 	}
-	if b.kind != "file" {
-		return atomicfile.Remove(c.headerPath(r.Name))
-	}
-	info, err := os.Stat(b.path)
-	if errors.Is(err, os.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+	if !info.Mode().IsRegular() {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	return atomicfile.Remove(b.path)
+	return c.unlink(path)
 }
 
-// eraseHeader destroys the wrapped key. A backing file that already is gone has none.
-func (c *Catalogue) eraseHeader(r Record) error {
-	path, err := c.headerFile(r)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
+// eraseOwn erases the header of a disk. One that is gone already is fine; anything that
+// may be another's is left alone.
+func eraseOwn(r Record, path string) error {
+	f, err := openStore(path, os.O_RDWR)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := ownHeader(r, f); err != nil {
+	own, err := owns(r, f)
+	if err != nil {
 		return err
 	}
-	return luks.Erase(f)
+	if own {
+		return luks.Erase(f)
+	}
+	if blank, err := zeros(f, 2*headerCopy); err != nil || blank {
+		return err
+	}
+	return withHint(fmt.Errorf("%w: %s does not hold this disk", ErrMismatch, path),
+		"nothing was deleted; if only the record is wrong, remove it by hand")
 }
 
-// ownHeader refuses to erase what is readable and another disk's. A header that is
-// damaged or gone is what an interrupted delete leaves.
-func ownHeader(r Record, f *os.File) error {
+// owns tells whether a file has the header of a disk, or what is left of one of ours: a
+// damaged header says no more whose it was.
+func owns(r Record, f *os.File) (bool, error) {
 	h, err := luks.Open(f)
-	if err != nil {
-		return nil
+	switch {
+	case err == nil:
+		t, err := h.Token()
+		return err == nil && t.Disk.ID == r.ID, nil
+	case errors.Is(err, luks.ErrDamaged):
+		head := make([]byte, 2*headerCopy)
+		n, err := f.ReadAt(head, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return false, fmt.Errorf("read header: %w", err)
+		}
+		return bytes.Contains(head[:n], []byte(luks.TokenType)), nil // it is in each copy
 	}
-	t, err := h.Token()
-	if err != nil || t.Disk.ID != r.ID {
-		return withHint(fmt.Errorf("%w: %s holds another disk", ErrMismatch, f.Name()),
-			"nothing was deleted; if only the record is wrong, remove "+filepath.Base(r.Name)+".json by hand")
-	}
-	return nil
+	return false, nil
 }

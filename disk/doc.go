@@ -7,6 +7,7 @@
 //
 //	disks/NAME.json      the record: what the disk is (format 1, see [Record])
 //	disks/NAME.lock      locked while the disk is open or being changed
+//	disks/NAME.new       the record of a disk that is being made, written ahead
 //	volumes/NAME.img     the default backing file
 //	headers/NAME.luks    the LUKS2 header of an encrypted disk whose backend is not a file
 //	run/NAME.json        who exports it now ([Runtime]); valid only while the lock is held
@@ -14,6 +15,15 @@
 // Records are replaced by atomic rename and fsync. A record names its backing file
 // and caches facts; the truth about an encrypted disk's key is the token in its
 // LUKS2 header, so that a backing file describes itself ([Catalogue.Import]).
+//
+// # Interrupted
+//
+// Create, Delete and Import may end at any point, by kill -9 or a power cut. A disk
+// whose create was interrupted is there and whole, or it is not there: what is left of
+// it is recognised without a doubt and removed by the next create or import. An
+// interrupted delete has destroyed the key or nothing, and is finished by another.
+// No file is removed, and no byte overwritten, that a disk's record or header does not
+// prove to be that disk's.
 //
 // # Fail closed
 //
@@ -26,5 +36,6 @@
 // # Concurrency
 //
 // A disk is open, or being changed, in one process at a time: the lock file says
-// so. Listing and showing take no lock. A [Catalogue] may be used from any goroutine.
+// so. Disks are added one at a time. Listing and showing take no lock. A [Catalogue]
+// may be used from any goroutine.
 package disk

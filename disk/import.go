@@ -20,20 +20,46 @@ func (c *Catalogue) Import(ctx context.Context, name, backendURI string) (Record
 	if err != nil {
 		return Record{}, err
 	}
-	l, err := c.register(name)
+	l, err := c.acquire(name)
 	if err != nil {
 		return Record{}, err
 	}
 	defer l.release()
-	r, err := c.readForeign(ctx, name, uri)
+	r, err := c.adopt(ctx, name, uri)
 	if err != nil {
 		return Record{}, fmt.Errorf("import %s: %w", backendURI, err)
+	}
+	return r, nil
+}
+
+func (c *Catalogue) adopt(ctx context.Context, name, uri string) (Record, error) {
+	if err := c.settle(name); err != nil {
+		return Record{}, err
+	}
+	if err := c.unregistered(Record{Name: name, Backend: uri}); err != nil {
+		return Record{}, err
+	}
+	r, err := c.readForeign(ctx, name, uri)
+	if err != nil {
+		return Record{}, err
+	}
+	unlock, err := c.lockCatalogue(ctx)
+	if err != nil {
+		return Record{}, err
+	}
+	defer unlock()
+	if err := c.unregistered(r); err != nil {
+		return Record{}, err
+	}
+	if other, taken := c.byID(r.ID); taken {
+		return Record{}, withHint(fmt.Errorf("disk id %s: %w as disk %s", r.ID, ErrExists, other), "this is a copy of that disk: two disks of one id cannot be in one catalogue")
 	}
 	return r, c.save(r)
 }
 
+// readForeign reads what a disk says of itself, and proves its key.
 func (c *Catalogue) readForeign(ctx context.Context, name, uri string) (Record, error) {
-	b, err := c.vacant(Record{Name: name, Backend: uri})
+	b, err := parseBackend(uri)
 	if err != nil {
 		return Record{}, err
 	}
@@ -56,9 +82,6 @@ func (c *Catalogue) readForeign(ctx context.Context, name, uri string) (Record, 
 	}
 	if _, err := extent(r, b.path, h); err != nil {
 		return Record{}, err
-	}
-	if other, taken := c.byID(r.ID); taken {
-		return Record{}, withHint(fmt.Errorf("disk id %s: %w as disk %s", r.ID, ErrExists, other), "this is a copy of that disk: two disks of one id cannot be in one catalogue")
 	}
 	dk, err := c.unwrap(ctx, h)
 	if err != nil {

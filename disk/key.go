@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,7 @@ func keyID(uri string) string {
 
 // readHeader reads the LUKS2 header of a disk and checks that it is the record's.
 func (c *Catalogue) readHeader(r Record) (*luks.Header, error) {
-	path, err := c.headerFile(r)
+	path, err := c.storeFile(r)
 	if err != nil {
 		return nil, err
 	}
@@ -44,25 +45,12 @@ func (c *Catalogue) readHeader(r Record) (*luks.Header, error) {
 }
 
 func openHeader(path string) (*luks.Header, error) {
-	f, err := os.Open(path)
+	f, err := openStore(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	return luks.Open(f)
-}
-
-// headerFile is where the header of an encrypted disk is: in front of its data, or
-// in a file of its own.
-func (c *Catalogue) headerFile(r Record) (string, error) {
-	b, err := parseBackend(r.Backend)
-	if err != nil {
-		return "", err
-	}
-	if b.kind == "file" {
-		return b.path, nil
-	}
-	return c.headerPath(r.Name), nil
 }
 
 // matches compares a record with the facts in the header's token.
@@ -133,7 +121,7 @@ func (c *Catalogue) ExportKey(ctx context.Context, name string) (*secret.Buffer,
 // extent tells where the data of a disk lies in its backing file, and proves that
 // the file holds all of it. h is nil for a plain disk.
 func extent(r Record, path string, h *luks.Header) (luks.Extent, error) {
-	f, err := os.Open(path)
+	f, err := openStore(path, os.O_RDONLY)
 	if err != nil {
 		return luks.Extent{}, fmt.Errorf("disk %s: open backing file: %w", r.Name, err)
 	}
@@ -168,13 +156,29 @@ func within(r Record, end int64, h *luks.Header) (luks.Extent, error) {
 // RefuseOurs makes sure that what is to be served as plain is not a container of
 // ours: that would let a guest write plaintext over ciphertext.
 func RefuseOurs(path string) error {
-	h, err := openHeader(path)
-	if err != nil {
-		return nil // no header, or data that a guest wrote; opening the file tells more
-	}
-	if _, err := h.Token(); errors.Is(err, luks.ErrNoToken) {
-		return nil // a container that a guest made
+	if !holdsOurs(path) {
+		return nil
 	}
 	return withHint(fmt.Errorf("%w: to be served as plain, but %s is an encrypted disk", ErrMismatch, path),
 		"register it with sealblk disk import and export that disk; remove a record that calls it plain")
 }
+
+// holdsOurs looks for a header of ours, in whatever state. A file that cannot be read
+// holds none: opening it to serve it tells more.
+func holdsOurs(path string) bool {
+	f, err := openStore(path, os.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	if h, err := luks.Open(f); err == nil {
+		_, err := h.Token()
+		return !errors.Is(err, luks.ErrNoToken) // else it is a container that a guest made
+	}
+	head := make([]byte, 2*headerCopy)
+	n, _ := f.ReadAt(head, 0)
+	return bytes.Contains(head[:n], []byte(`"type":"`+luks.TokenType+`"`))
+}
+
+// headerCopy is the size of each of the two copies of a header of ours.
+const headerCopy = 16 << 10

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,9 +22,8 @@ type Runtime struct {
 // lease is the exclusive right to a disk, as long as the process lives or until it
 // is released.
 type lease struct {
-	f         *os.File
-	catalogue *os.File // nil but while the disk is being added
-	runtime   string
+	f       *os.File
+	runtime string
 }
 
 // acquire takes the lock of a disk, or ErrInUse.
@@ -39,25 +39,31 @@ func (c *Catalogue) acquire(name string) (*lease, error) {
 		}
 		return nil, fmt.Errorf("lock disk %s: %w", name, err)
 	}
-	return &lease{f: f, runtime: c.runtimePath(name)}, nil
+	l := &lease{f: f, runtime: c.runtimePath(name)}
+	os.Remove(l.runtime) // an export that was killed left it
+	return l, nil
 }
 
-// register serialises what adds disks, so that no two disks get one backend. It
-// waits for its turn.
-func (c *Catalogue) register(name string) (*lease, error) {
-	l, err := c.acquire(name)
+// lockCatalogue serialises the moment in which disks are added, so that no two get one
+// backend. It waits for its turn, which takes no longer than writing a record.
+func (c *Catalogue) lockCatalogue(ctx context.Context) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(c.dir, "disks", ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, err
-	}
-	l.catalogue, err = os.OpenFile(filepath.Join(c.dir, "disks", ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err == nil {
-		err = lockWait(l.catalogue)
-	}
-	if err != nil {
-		l.release()
 		return nil, fmt.Errorf("lock catalogue: %w", err)
 	}
-	return l, nil
+	locked := make(chan error, 1)
+	go func() { locked <- lockWait(f) }()
+	select {
+	case err = <-locked:
+	case <-ctx.Done(): // the system call cannot be called off
+		go func() { <-locked; f.Close() }()
+		return nil, fmt.Errorf("lock catalogue: %w", ctx.Err())
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock catalogue: %w", err)
+	}
+	return func() { f.Close() }, nil
 }
 
 func lockWait(f *os.File) error {
@@ -69,11 +75,12 @@ func lockWait(f *os.File) error {
 }
 
 func (c *Catalogue) inUse(name string) error {
-	by := ""
-	if rt, ok := c.Runtime(name); ok {
-		by = fmt.Sprintf(" by the export with pid %d", rt.PID)
+	rt, ok := c.Runtime(name)
+	if !ok {
+		return withHint(fmt.Errorf("disk %s: %w by another command", name, ErrInUse), "try again when that has ended")
 	}
-	return withHint(fmt.Errorf("disk %s: %w%s", name, ErrInUse, by), "stop its export first (sealblk disk detach "+name+", or SIGTERM to the export)")
+	return withHint(fmt.Errorf("disk %s: %w by the export with pid %d", name, ErrInUse, rt.PID),
+		"stop it first: sealblk disk detach "+name+", or SIGTERM to the export")
 }
 
 // publish tells others who exports the disk.
@@ -87,9 +94,6 @@ func (l *lease) publish(rt Runtime) error {
 
 func (l *lease) release() {
 	os.Remove(l.runtime)
-	if l.catalogue != nil {
-		l.catalogue.Close()
-	}
 	l.f.Close()
 }
 
