@@ -12,7 +12,7 @@ import (
 // offeredProtocol are the protocol features of every session.
 const offeredProtocol = 1<<protocol.ProtocolMQ | 1<<protocol.ProtocolConfig | 1<<protocol.ProtocolReplyAck |
 	1<<protocol.ProtocolConfigureMemSlots | 1<<protocol.ProtocolBackendReq |
-	1<<protocol.ProtocolLogShmFD
+	1<<protocol.ProtocolLogShmFD | 1<<protocol.ProtocolInflightShmFD
 
 func (s *session) offered() uint64 {
 	return s.dev.Features() | 1<<protocol.FeatureProtocolFeatures | 1<<protocol.FeatureLogAll

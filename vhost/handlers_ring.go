@@ -104,7 +104,7 @@ func (s *session) getVringBase(m *protocol.Message) error {
 	if err := s.halt(r); err != nil {
 		return err
 	}
-	r.started, r.hasKick = false, false
+	r.started, r.hasKick, r.served = false, false, false
 	r.kick.close()
 	r.kick = nil
 	s.reply = protocol.VringState{Index: uint32(r.index), Num: uint32(r.next)}.Append(s.reply)

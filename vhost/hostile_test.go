@@ -12,6 +12,7 @@ import (
 
 	"sealblk/vhost"
 	"sealblk/vhost/frontend"
+	"sealblk/vhost/inflight"
 	"sealblk/vhost/protocol"
 )
 
@@ -44,7 +45,9 @@ func TestProtocolBreaches(t *testing.T) {
 	}{
 		{"unknown request", message(999), nil, vhost.ErrUnknownRequest},
 		{"request 0", message(0), nil, vhost.ErrUnknownRequest},
-		{"not offered: in-flight", message(protocol.GetInflightFD, make([]byte, 24)...), nil, vhost.ErrUnknownRequest},
+		{"in-flight region of no queues", message(protocol.GetInflightFD, make([]byte, 24)...), nil, inflight.ErrShape},
+		{"in-flight region without its descriptor", message(protocol.SetInflightFD, make([]byte, 24)...), nil, vhost.ErrFileCount},
+		{"short in-flight description", message(protocol.SetInflightFD, make([]byte, 19)...), eight[:1], protocol.ErrPayloadSize},
 		{"log that was not negotiated", message(protocol.SetLogBase, make([]byte, 16)...), eight[:1], vhost.ErrFeatures},
 		{"log without its descriptor", message(protocol.SetLogBase, make([]byte, 16)...), nil, vhost.ErrFileCount},
 		{"half a log", message(protocol.SetLogBase, make([]byte, 8)...), eight[:1], protocol.ErrPayloadSize},

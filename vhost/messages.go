@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"sealblk/vhost/protocol"
 )
 
@@ -33,8 +35,10 @@ var handlers = map[protocol.Request]handler{
 	protocol.AddMemReg:      {run: (*session).addMemReg, files: true},
 	protocol.RemMemReg:      {run: (*session).remMemReg, files: true},
 
-	protocol.SetLogBase: {run: (*session).setLogBase, replies: true, files: true},
-	protocol.SetLogFD:   {run: (*session).setLogFD, files: true},
+	protocol.GetInflightFD: {run: (*session).getInflightFD, replies: true},
+	protocol.SetInflightFD: {run: (*session).setInflightFD, files: true},
+	protocol.SetLogBase:    {run: (*session).setLogBase, replies: true, files: true},
+	protocol.SetLogFD:      {run: (*session).setLogFD, files: true},
 
 	protocol.GetQueueNum:    {run: (*session).getQueueNum, replies: true},
 	protocol.SetVringNum:    {run: (*session).setVringNum},
@@ -60,9 +64,22 @@ func (s *session) dispatch(m *protocol.Message) error {
 		if err != nil {
 			return err
 		}
-		return s.conn.WriteMessage(protocol.NewHeader(request, protocol.FlagReply), s.reply)
+		return s.answer(request)
 	}
 	return s.acknowledge(m, err)
+}
+
+// answer sends the reply of a message that has one, and a descriptor if one belongs
+// to it.
+func (s *session) answer(request protocol.Request) error {
+	h := protocol.NewHeader(request, protocol.FlagReply)
+	if s.replyFD < 0 {
+		return s.conn.WriteMessage(h, s.reply)
+	}
+	err := s.conn.WriteMessage(h, s.reply, s.replyFD)
+	err = errors.Join(err, unix.Close(s.replyFD))
+	s.replyFD = -1
+	return err
 }
 
 func admit(m *protocol.Message, h handler, known bool) error {

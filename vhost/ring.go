@@ -13,9 +13,9 @@ import (
 // other: started or stopped, enabled or disabled. Only a ring that is both has a
 // worker.
 //
-//	             size, addresses, memory
-//	               and a kick descriptor            first kick, or no kick
-//	┌─────────┐                      ┌───────┐    descriptor at all  ┌─────────┐
+//	             size, addresses, memory            first kick, no kick
+//	               and a kick descriptor            descriptor at all, or
+//	┌─────────┐                      ┌───────┐     served by another ┌─────────┐
 //	│ stopped │─────────────────────▶│ armed │──────────────────────▶│ started │
 //	└─────────┘                      └───────┘                       └─────────┘
 //	     ▲                               │                             │     │
@@ -45,6 +45,7 @@ type ring struct {
 	hasKick         bool // SET_VRING_KICK came; without a descriptor the ring is polled
 	started         bool
 	enabled         bool
+	served          bool // by another back-end, which may have taken the first kick with it
 	worker          *worker
 }
 
@@ -72,8 +73,8 @@ func (r *ring) parts(t *memory.Table) (c virtqueue.Config, err error) {
 
 // advance starts what may run: a ring whose time has come, and its worker.
 func (s *session) advance(r *ring) error {
-	if r.armed() && r.kick == nil {
-		r.started = true
+	if r.armed() && (r.kick == nil || r.served && s.table.Len() > 0) {
+		r.started, r.served = true, false
 	}
 	if !r.started || !r.enabled || r.worker != nil {
 		return nil
@@ -97,6 +98,7 @@ func (s *session) launch(r *ring) error {
 		ring:    parts,
 		queue:   QueueConfig{Index: r.index, Size: r.size, Features: s.features},
 		table:   s.table,
+		region:  s.region,
 		device:  s.dev,
 		kick:    r.kick,
 		call:    r.call,

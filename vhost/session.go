@@ -15,6 +15,7 @@ import (
 
 	"sealblk/internal/eventfd"
 	"sealblk/vhost/dirtylog"
+	"sealblk/vhost/inflight"
 	"sealblk/vhost/memory"
 	"sealblk/vhost/protocol"
 )
@@ -34,6 +35,7 @@ type session struct {
 	features         uint64 // accepted, virtio and vhost-user
 	protocolFeatures uint64
 	table            *memory.Table
+	region           *inflight.Region // nil for none
 	rings            []ring
 	backend          int // the back-end channel, -1 for none
 	dirtyLog         *dirtylog.Log
@@ -41,6 +43,7 @@ type session struct {
 
 	message protocol.Message
 	reply   []byte // of the message at hand
+	replyFD int    // to go with it, -1 for none
 	polls   []unix.PollFd
 	waiting []*ring // the rings of polls, in their order
 
@@ -63,7 +66,7 @@ func newSession(conn *net.UnixConn, dev Device, log *slog.Logger) (*session, err
 		return nil, joinClose(err, c)
 	}
 	s := &session{
-		dev: dev, log: log, conn: c, fd: fd, wake: wake, backend: -1,
+		dev: dev, log: log, conn: c, fd: fd, wake: wake, backend: -1, replyFD: -1,
 		table: &memory.Table{}, rings: make([]ring, dev.NumQueues()),
 	}
 	for i := range s.rings {
@@ -211,7 +214,7 @@ func (s *session) close() error {
 	}
 	s.dirtyCall.close()
 	s.message.Files.CloseAll()
-	err = errors.Join(err, s.conn.Close(), s.wake.Close())
+	err = errors.Join(err, s.conn.Close(), s.wake.Close(), s.region.Close())
 	if errors.Is(err, ErrAbandoned) {
 		return err
 	}

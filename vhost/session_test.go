@@ -21,7 +21,7 @@ func TestOffers(t *testing.T) {
 	}
 	pf, err := s.GetProtocolFeatures()
 	must(t, err)
-	if want := uint64(1<<0 | 1<<1 | 1<<3 | 1<<5 | 1<<9 | 1<<15); pf != want {
+	if want := uint64(1<<0 | 1<<1 | 1<<3 | 1<<5 | 1<<9 | 1<<12 | 1<<15); pf != want {
 		t.Errorf("protocol features %#x, want %#x", pf, want)
 	}
 	must(t, s.SetProtocolFeatures(pf))

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealblk/internal/eventfd"
+	"sealblk/vhost/inflight"
 	"sealblk/vhost/memory"
 	"sealblk/vhost/virtqueue"
 )
@@ -31,6 +32,7 @@ type workerConfig struct {
 	ring    virtqueue.Config
 	queue   QueueConfig
 	table   *memory.Table
+	region  *inflight.Region // nil for none
 	device  Device
 	kick    *notifier
 	call    *notifier
@@ -47,6 +49,8 @@ type worker struct {
 
 	ring     *virtqueue.Queue
 	dev      Queue
+	track    *inflight.Queue // nil without a region
+	again    []uint16        // heads that a predecessor took and did not return
 	free     []*Request
 	done     [completionBatch]*Request
 	inFlight int
@@ -126,12 +130,16 @@ func (w *worker) open() error {
 	if err != nil {
 		return err
 	}
+	w.ring = ring
 	owed := ring.NotifyAtStart()
+	if err := w.recover(); err != nil {
+		return err
+	}
 	dev, err := w.device.OpenQueue(w.queue)
 	if err != nil {
 		return fmt.Errorf("open queue of the device: %w", err)
 	}
-	w.ring, w.dev, w.next, w.pause = ring, dev, ring.NextAvail(), minPause
+	w.dev, w.next, w.pause = dev, ring.NextAvail(), minPause
 	requests := make([]Request, w.queue.Size)
 	w.free = make([]*Request, w.queue.Size)
 	for i := range requests {
@@ -160,7 +168,7 @@ func (w *worker) serve() {
 	w.disableKicks()
 	for {
 		w.obey()
-		if w.stopping && w.inFlight == 0 {
+		if w.stopping && w.inFlight == 0 && !w.taking() {
 			_, _ = w.enableKicks() // what is in the ring stays there
 			return
 		}
@@ -179,14 +187,12 @@ func (w *worker) obey() {
 	}
 }
 
-// take is the only place where requests leave the avail ring.
+// take is the only place where requests leave the avail ring. Those that a
+// predecessor left come first, in its order.
 func (w *worker) take() (n int) {
 	for w.taking() && len(w.free) > 0 {
 		r := w.free[len(w.free)-1]
-		ok, err := w.ring.Pop(&r.Chain)
-		if err == nil && ok {
-			err = w.dev.Submit(r)
-		}
+		ok, err := w.takeOne(r)
 		if err != nil {
 			w.breakRing(err)
 			break
@@ -194,7 +200,6 @@ func (w *worker) take() (n int) {
 		if !ok {
 			break
 		}
-		w.next = w.ring.NextAvail()
 		w.free = w.free[:len(w.free)-1]
 		w.inFlight++
 		n++
@@ -215,6 +220,7 @@ func (w *worker) complete() (n int) {
 		for _, r := range w.done[:k] {
 			if w.markData(r) {
 				w.ring.PushUsed(r.Head, r.Written)
+				w.track.Done(r.Head)
 			}
 			w.free = append(w.free, r)
 		}
@@ -229,7 +235,9 @@ func (w *worker) complete() (n int) {
 
 // publish, enableKicks and disableKicks are what writes to the used ring.
 func (w *worker) publish() (notify bool) {
+	w.track.Seal()
 	notify = w.ring.Publish()
+	w.track.Published(w.ring.UsedIndex())
 	w.markUsed()
 	return notify
 }
@@ -245,7 +253,9 @@ func (w *worker) disableKicks() {
 	w.markUsed()
 }
 
-func (w *worker) taking() bool { return !w.stopping && !w.broken }
+// taking tells whether requests may be taken. What a predecessor took is beyond
+// leaving in the ring: it is finished even by a worker that is to stop.
+func (w *worker) taking() bool { return !w.broken && (!w.stopping || len(w.again) > 0) }
 
 // breakRing ends the taking of requests from a ring that makes no sense.
 func (w *worker) breakRing(err error) {

@@ -3,7 +3,6 @@ package frontend
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"sealblk/vhost/protocol"
 	"sealblk/vhost/virtqueue"
@@ -23,6 +22,7 @@ type Disk struct {
 
 	options Options
 	queues  []*Queue
+	region  *inflightRegion // nil for none
 	hangup  int
 	started bool
 }
@@ -74,8 +74,8 @@ func (d *Disk) connect() error {
 }
 
 func (d *Disk) allocate() (err error) {
-	if d.hangup, err = d.Session.dup(); err != nil {
-		return fmt.Errorf("watch connection: %w", err)
+	if err := d.watch(); err != nil {
+		return err
 	}
 	if d.Memory, err = NewMemory(d.options.Layout...); err != nil {
 		return err
@@ -150,6 +150,9 @@ func (d *Disk) Close() error {
 	if d.Memory != nil {
 		errs = append(errs, d.Memory.Close())
 	}
-	d.queues, d.Memory, d.hangup = nil, nil, -1
+	if d.region != nil {
+		errs = append(errs, unix.Close(d.region.fd))
+	}
+	d.queues, d.Memory, d.hangup, d.region = nil, nil, -1, nil
 	return errors.Join(errs...)
 }

@@ -34,8 +34,9 @@
 // # Failure model
 //
 // A back-end that goes away is [ErrDisconnected] from the next wait; one that does
-// not answer in [Options].Timeout is [ErrTimeout]. After either, and after
-// ErrBackend, the only use of a Disk is Close, which always frees everything.
+// not answer in [Options].Timeout is [ErrTimeout]. After the first, [Disk.Reconnect]
+// goes on with another back-end; after the others, and after ErrBackend, the only use
+// of a Disk is Close, which always frees everything.
 //
 // # Sources
 //

@@ -111,6 +111,9 @@ func (d *Disk) Start() error {
 	if err := d.Session.SetFeatures(d.Features); err != nil {
 		return err
 	}
+	if err := d.shareInflight(); err != nil {
+		return err
+	}
 	if err := d.shareMemory(); err != nil {
 		return err
 	}

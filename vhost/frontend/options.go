@@ -50,7 +50,8 @@ const known = 1<<FeatureSizeMax | 1<<FeatureSegMax | 1<<FeatureGeometry | 1<<Fea
 	1<<protocol.FeatureProtocolFeatures
 
 const knownProtocol = 1<<protocol.ProtocolMQ | 1<<protocol.ProtocolReplyAck | 1<<protocol.ProtocolBackendReq |
-	1<<protocol.ProtocolConfig | 1<<protocol.ProtocolConfigureMemSlots | 1<<protocol.ProtocolLogShmFD
+	1<<protocol.ProtocolConfig | 1<<protocol.ProtocolConfigureMemSlots | 1<<protocol.ProtocolLogShmFD |
+	1<<protocol.ProtocolInflightShmFD
 
 const (
 	defaultQueueSize = 128

@@ -101,6 +101,25 @@ func (q *Queue) Size() int { return q.cfg.Size }
 // NextAvail is the index of the next chain to take: where a successor goes on.
 func (q *Queue) NextAvail() uint16 { return q.nextAvail }
 
+// UsedIndex is the index that the driver sees: how many chains were returned.
+func (q *Queue) UsedIndex() uint16 { return q.published }
+
+// Seek makes next the index of the next chain to take.
+func (q *Queue) Seek(next uint16) { q.nextAvail, q.seenAvail = next, next }
+
+// Retake takes a chain that a predecessor took and did not return. Nothing that it
+// checked is known any more, so all is read and checked again. The avail ring is not
+// touched.
+func (q *Queue) Retake(c *Chain, head uint16) error {
+	if int(head) >= q.cfg.Size {
+		return fmt.Errorf("take chain again, head %d: %w", head, ErrHead)
+	}
+	if err := q.parse.parse(c, head); err != nil {
+		return fmt.Errorf("take chain again, head %d: %w", head, err)
+	}
+	return nil
+}
+
 // Pop takes the next chain into c and reports whether there was one. Neither the
 // chain nor its table is looked at again, so nothing that the guest does later
 // changes what was checked. The avail index is read only when all chains that it
