@@ -150,7 +150,11 @@ func within(r Record, end int64, h *luks.Header) (luks.Extent, error) {
 	case h.Detached():
 		return luks.Extent{}, fmt.Errorf("%w: the header says that the data is in another file", ErrMismatch)
 	}
-	return h.Data(end)
+	e, err := h.Data(end)
+	if err == nil && e.Size < r.SizeBytes { // the segment may go to wherever the file ends
+		err = fmt.Errorf("%w: it has room for %d bytes, the disk has %d", ErrTooShort, e.Size, r.SizeBytes)
+	}
+	return e, err
 }
 
 // RefuseOurs makes sure that what is to be served as plain is not a container of
