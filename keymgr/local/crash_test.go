@@ -190,7 +190,7 @@ func TestFaultAtEveryWriteLeavesOldOrNewState(t *testing.T) {
 	}
 }
 
-func TestFaultAtEveryWriteOfTheFirstOpen(t *testing.T) {
+func TestFaultAtEveryWriteOfTheFirstKey(t *testing.T) {
 	for _, fault := range []error{errCrash, errDisk} {
 		steps := 0
 		for hit := true; hit; steps++ {
@@ -204,9 +204,12 @@ func TestFaultAtEveryWriteOfTheFirstOpen(t *testing.T) {
 					}
 				}()
 				k, err := open(files{dir: dir, step: faultAt(steps+1, fault, &armed, &hit)}, Options{})
-				if err == nil {
-					k.Close()
-				} else if !errors.Is(err, errDisk) {
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer k.Close()
+				if _, err := k.CreateKey(t.Context(), CreateOptions{}); err != nil && !errors.Is(err, errDisk) {
 					t.Error(err)
 				}
 			}()

@@ -10,6 +10,17 @@ import (
 // ErrClosed: the KMS was closed.
 var ErrClosed = errors.New("KMS is closed")
 
+// errNoKMS tells a folder without a KMS from one that lacks a key.
+var errNoKMS = fmt.Errorf("there is no KMS: %w", keymgr.ErrNotFound)
+
+func noKMS(dir string) error {
+	return &keymgr.Error{
+		Code: CodeKeyNotFound,
+		Hint: "if disks were encrypted here, restore the folder from a backup; the first key that is made makes a new KMS",
+		Err:  fmt.Errorf("open %s: %w", dir, errNoKMS),
+	}
+}
+
 // Codes that errors carry; those of the reference cloud where it has one.
 const (
 	CodeDisabled        = "Rejected.Disabled"

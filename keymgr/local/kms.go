@@ -29,7 +29,8 @@ type KMS struct {
 
 var _ keymgr.KMS = (*KMS)(nil)
 
-// Open opens the KMS in a folder, which it makes at first use, with a root key.
+// Open opens the KMS in a folder. One that is not there is made, with a root key, by the
+// first call that makes a key; until then other calls fail with keymgr.ErrNotFound.
 func Open(dir string, opts Options) (*KMS, error) {
 	return open(files{dir: dir}, opts)
 }
@@ -92,7 +93,7 @@ func (k *KMS) GenerateDataKey(ctx context.Context, key string, ec keymgr.Context
 	if err != nil {
 		return nil, keymgr.WrappedKey{}, err
 	}
-	t, err := k.store.begin(ctx)
+	t, err := k.store.beginNew(ctx)
 	if err != nil {
 		return nil, keymgr.WrappedKey{}, err
 	}

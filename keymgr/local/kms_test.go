@@ -34,6 +34,35 @@ func TestDataKeyRoundTrip(t *testing.T) {
 	}
 }
 
+// TestLookingMakesNoKMS: only what makes a key makes a KMS. A folder that was lost is
+// not taken for a new one.
+func TestLookingMakesNoKMS(t *testing.T) {
+	k := newKMS(t)
+	dk, w := generate(t, k, newKey(t, k))
+	dir := filepath.Dir(newFolder(t))
+	gone, err := Open(filepath.Join(dir, "kms"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gone.Close()
+	_, err = gone.As(DiskService).Decrypt(t.Context(), w, disk("1"))
+	wantError(t, "Decrypt", err, keymgr.ErrNotFound, CodeKeyNotFound)
+	_, err = gone.DescribeKey(t.Context(), "")
+	wantError(t, "DescribeKey", err, keymgr.ErrNotFound, CodeKeyNotFound)
+	wantError(t, "DisableKey", gone.DisableKey(t.Context(), "x"), keymgr.ErrNotFound, CodeKeyNotFound)
+	if list, err := gone.ListKeys(t.Context()); err != nil || len(list) != 0 {
+		t.Errorf("ListKeys: %v, %v", list, err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("left in the folder: %v, %v", left, err)
+	}
+	// The folder comes back, under a process that runs.
+	if err := os.Rename(k.store.dir, filepath.Join(dir, "kms")); err != nil {
+		t.Fatal(err)
+	}
+	wantOpens(t, gone, w, dk)
+}
+
 func TestGenerateWithoutPlaintextLeavesNothingBehind(t *testing.T) {
 	k := newKMS(t)
 	live, _ := secret.Live()

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// openAt opens a KMS for a test, at a fixed time.
+// openAt opens a KMS for a test, at a fixed time, and makes one if there is none.
 func openAt(t *testing.T, dir string) *KMS {
 	t.Helper()
 	k, err := Open(dir, Options{Now: func() time.Time { return noon }})
@@ -37,6 +37,11 @@ func openAt(t *testing.T, dir string) *KMS {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { k.Close() })
+	if k.store.root == nil {
+		if err := k.store.prepare(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return k
 }
 

@@ -20,6 +20,15 @@ type session struct {
 // begin waits for the store, reads its index and finishes a change that a crash
 // interrupted.
 func (s *store) begin(ctx context.Context) (*session, error) {
+	return s.use(ctx, false)
+}
+
+// beginNew is begin for a call that makes a key: it makes the KMS if there is none.
+func (s *store) beginNew(ctx context.Context) (*session, error) {
+	return s.use(ctx, true)
+}
+
+func (s *store) use(ctx context.Context, make bool) (*session, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("use KMS: %w", err)
 	}
@@ -31,16 +40,16 @@ func (s *store) begin(ctx context.Context) (*session, error) {
 			t.end()
 		}
 	}()
-	if err := t.start(); err != nil {
+	if err := t.start(make); err != nil {
 		return nil, err
 	}
 	started = true
 	return t, nil
 }
 
-func (t *session) start() (err error) {
-	if t.root == nil {
-		return ErrClosed
+func (t *session) start(make bool) (err error) {
+	if err := t.require(make); err != nil {
+		return err
 	}
 	if t.held, err = t.lock(); err != nil {
 		return err
@@ -55,6 +64,25 @@ func (t *session) start() (err error) {
 	}
 	t.index = ix
 	return t.settle()
+}
+
+// require sees to it that there is a KMS: another process may have made one since
+// the folder was opened.
+func (t *session) require(make bool) error {
+	if t.closed {
+		return ErrClosed
+	}
+	if t.root != nil {
+		return nil
+	}
+	there, err := t.there()
+	if err != nil {
+		return err
+	}
+	if !there && !make {
+		return noKMS(t.dir)
+	}
+	return t.prepare()
 }
 
 func (t *session) end() {

@@ -24,12 +24,33 @@ type store struct {
 	files
 	random func(size int) (*secret.Buffer, error)
 
-	mu   sync.Mutex     // held during a session
-	root *secret.Buffer // nil when closed
+	mu     sync.Mutex     // held during a session
+	root   *secret.Buffer // nil while there is no KMS, and when closed
+	closed bool
 }
 
-// open prepares the folder: root key and index are there afterwards.
+// open opens the KMS that is in the folder. If there is none it changes nothing: only
+// a call that makes a key makes a KMS, so that one that is missing is not mistaken
+// for a new one.
 func (s *store) open() error {
+	there, err := s.there()
+	if err != nil || !there {
+		return err
+	}
+	return s.prepare()
+}
+
+// there tells whether the folder holds a KMS, whole or in part.
+func (s *store) there() (bool, error) {
+	there, err := s.exists(rootFile)
+	if err != nil || there {
+		return there, err
+	}
+	return s.used()
+}
+
+// prepare leaves root key and index in the folder.
+func (s *store) prepare() error {
 	if err := s.make(""); err != nil {
 		return err
 	}
@@ -131,7 +152,7 @@ func (s *store) used() (bool, error) {
 // storedIDs are the keys that have a file.
 func (s *store) storedIDs() ([]string, error) {
 	entries, err := os.ReadDir(s.path("keys"))
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list keys: %w", err)
 	}
 	var ids []string
@@ -181,5 +202,5 @@ func (s *store) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.root.Destroy()
-	s.root = nil
+	s.root, s.closed = nil, true
 }
