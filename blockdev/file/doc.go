@@ -55,6 +55,10 @@
 // It excludes other users of this package, and QEMU, whose image locks are byte
 // ranges of the same kind. It is released by Close or when the process ends.
 //
+// The kernel goes on with what a killed process has in flight, and lets go of its lock
+// only after that. So whoever has the lock knows that no write of its predecessor is
+// still to come, which would undo a later one. That may take a moment: LockWait.
+//
 // Sources: preadv2(2), fallocate(2), fcntl(2) "Open file description locks",
 // statx(2), open(2) "O_DIRECT", linux/fs.h.
 package file

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,18 @@ func Open(path string, o Options) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+	for deadline := time.Now().Add(o.LockWait); ; time.Sleep(lockPause) {
+		d, err := openOnce(path, o)
+		if !errors.Is(err, blockdev.ErrBusy) || !time.Now().Before(deadline) {
+			return d, err
+		}
+	}
+}
+
+// lockPause is the time between two attempts to get a lock.
+const lockPause = 2 * time.Millisecond
+
+func openOnce(path string, o Options) (*Device, error) {
 	f, block, err := openPath(path, o)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package file
 
 import (
 	"fmt"
+	"time"
 
 	"sealblk/blockdev"
 )
@@ -43,6 +44,9 @@ const (
 	DirectOff
 )
 
+// AfterKill is the Options.LockWait of who takes over from a process that was killed.
+const AfterKill = 3 * time.Second
+
 // Options describe the device to open.
 type Options struct {
 	// ReadOnly opens the file for reading only.
@@ -58,6 +62,10 @@ type Options struct {
 	Direct           Direct
 	// Lock holds a lock while the device is open: exclusive, or shared if ReadOnly.
 	Lock bool
+	// LockWait is how long Open may wait for the lock. A process that was killed holds
+	// its own until the last request that it had started has ended, which may be a
+	// moment after its own end: see the package's comment.
+	LockWait time.Duration
 	// AlignedMemory promises that all buffers start at, and have a multiple of,
 	// MemoryAlignment bytes. Requests that break it fail with EINVAL under direct
 	// I/O.

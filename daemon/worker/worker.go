@@ -109,7 +109,7 @@ func openPlain(o Options) (blockdev.Device, error) {
 	if err := disk.RefuseOurs(o.BlkFile); err != nil {
 		return nil, err
 	}
-	dev, err := file.Open(o.BlkFile, file.Options{ReadOnly: o.ReadOnly, Engine: o.Engine, Lock: true})
+	dev, err := file.Open(o.BlkFile, file.Options{ReadOnly: o.ReadOnly, Engine: o.Engine, Lock: true, LockWait: file.AfterKill})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", o.BlkFile, err)
 	}
