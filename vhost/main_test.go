@@ -3,6 +3,7 @@ package vhost_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -23,7 +24,13 @@ import (
 	"sealblk/vhost/protocol"
 )
 
-func TestMain(m *testing.M) { leaktest.Main(m) }
+func TestMain(m *testing.M) {
+	if args, ok := os.LookupEnv(victimEnv); ok {
+		fmt.Fprintln(os.Stderr, beVictim(args))
+		os.Exit(1)
+	}
+	leaktest.Main(m)
+}
 
 const (
 	capacity = 4 << 20
