@@ -40,7 +40,7 @@ func (c *Catalogue) acquire(name string) (*lease, error) {
 		return nil, fmt.Errorf("lock disk %s: %w", name, err)
 	}
 	l := &lease{f: f, runtime: c.runtimePath(name)}
-	os.Remove(l.runtime) // an export that was killed left it
+	_ = os.Remove(l.runtime) // an export that was killed left it
 	return l, nil
 }
 
@@ -56,7 +56,7 @@ func (c *Catalogue) lockCatalogue(ctx context.Context) (unlock func(), err error
 	select {
 	case err = <-locked:
 	case <-ctx.Done(): // the system call cannot be called off
-		go func() { <-locked; f.Close() }()
+		go func() { _ = <-locked; f.Close() }()
 		return nil, fmt.Errorf("lock catalogue: %w", ctx.Err())
 	}
 	if err != nil {
@@ -93,7 +93,7 @@ func (l *lease) publish(rt Runtime) error {
 }
 
 func (l *lease) release() {
-	os.Remove(l.runtime)
+	_ = os.Remove(l.runtime)
 	l.f.Close()
 }
 

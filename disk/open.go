@@ -45,7 +45,7 @@ func (c *Catalogue) Open(ctx context.Context, name string, o OpenOptions) (*Disk
 	}
 	d := &Disk{lease: l}
 	if err := c.open(ctx, d, name, o); err != nil {
-		d.Close()
+		_ = d.Close() // nothing was written
 		return nil, err
 	}
 	return d, nil
@@ -87,7 +87,7 @@ func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, o Ope
 		return err
 	}
 	if d.Device, err = d.encrypt(lower, dk); err != nil {
-		lower.Close()
+		_ = lower.Close() // nothing was written
 		return fmt.Errorf("disk %s: %w", d.Record.Name, err)
 	}
 	return nil

@@ -46,7 +46,7 @@ func TestRetryStopsAtSuccessAndAtFinalErrors(t *testing.T) {
 			}
 			return final
 		})
-		if err != final || calls != 3 || len(waits) != 2 {
+		if !errors.Is(err, final) || calls != 3 || len(waits) != 2 {
 			t.Errorf("final %v: %d calls, error %v", final, calls, err)
 		}
 	}

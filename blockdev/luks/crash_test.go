@@ -3,7 +3,6 @@ package luks
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"math/rand"
 	"slices"
 	"testing"
@@ -260,7 +259,7 @@ func TestEraseSurvivesPowerCut(t *testing.T) {
 			t.Fatal("Erase returned before all was gone")
 		}
 		if !allZero(left.b[:2*defaultHdrSize]) {
-			t.Fatal(fmt.Sprintf("after %d syncs: a second Erase did not finish", durable))
+			t.Fatalf("after %d syncs: a second Erase did not finish", durable)
 		}
 	})
 	if n < 10 {

@@ -2,6 +2,7 @@ package luks
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -169,10 +170,10 @@ func checkCryptsetups(t *testing.T, path, pass string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h.Warnings() != nil || h.VerifyKey(testKey(3)) != nil || h.VerifyKey(testKey(4)) != ErrWrongKey {
+	if h.Warnings() != nil || h.VerifyKey(testKey(3)) != nil || !errors.Is(h.VerifyKey(testKey(4)), ErrWrongKey) {
 		t.Errorf("warnings %q, right key %v, wrong key %v", h.Warnings(), h.VerifyKey(testKey(3)), h.VerifyKey(testKey(4)))
 	}
-	if _, err := h.Token(); err != ErrNoToken {
+	if _, err := h.Token(); !errors.Is(err, ErrNoToken) {
 		t.Errorf("token: %v", err)
 	}
 	e, err := h.Data(40 << 20)

@@ -109,13 +109,13 @@ func TestVerifyKey(t *testing.T) {
 	}
 	for i := range key {
 		key[i] ^= 0x80
-		if err := h.VerifyKey(key); err != ErrWrongKey {
+		if err := h.VerifyKey(key); !errors.Is(err, ErrWrongKey) {
 			t.Errorf("key wrong in byte %d: %v", i, err)
 		}
 		key[i] ^= 0x80
 	}
 	for _, n := range []int{0, 32, 63, 65} {
-		if err := h.VerifyKey(make([]byte, n)); err != ErrKey {
+		if err := h.VerifyKey(make([]byte, n)); !errors.Is(err, ErrKey) {
 			t.Errorf("key of %d bytes: %v", n, err)
 		}
 	}

@@ -75,7 +75,7 @@ func bothBad(first, second found) error {
 	if errors.Is(first.err, errMagic) && errors.Is(second.err, errMagic) {
 		return ErrNoHeader
 	}
-	if first.err == versionError(1) {
+	if errors.Is(first.err, versionError(1)) {
 		return unsupported("it is LUKS1: convert it with \"cryptsetup convert --type luks2\"")
 	}
 	return fmt.Errorf("%w: first copy at byte 0: %w; second copy at byte %d: %w", ErrDamaged, first.err, second.off, second.err)

@@ -145,8 +145,8 @@ func TestSetTokenFindsItsPlace(t *testing.T) {
 }
 
 func TestSetTokenWithAllPlacesTaken(t *testing.T) {
-	h := edit(t, func(o object) object {
-		o = nil
+	h := edit(t, func(object) object {
+		var o object
 		for i := range maxTokens {
 			o = o.with(strconv.Itoa(i), []byte(`{"type":"other"}`))
 		}

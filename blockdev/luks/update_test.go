@@ -188,10 +188,10 @@ func TestErase(t *testing.T) {
 	if !allZero(f.b[:DataOffset]) || f.b[DataOffset] != 0xaa {
 		t.Error("erased too little or too much")
 	}
-	if _, err := Open(f); err != ErrNoHeader {
+	if _, err := Open(f); !errors.Is(err, ErrNoHeader) {
 		t.Errorf("open after erase: %v", err)
 	}
-	if err := Erase(f); err != ErrNoHeader {
+	if err := Erase(f); !errors.Is(err, ErrNoHeader) {
 		t.Errorf("erase of a file without header: %v", err)
 	}
 }

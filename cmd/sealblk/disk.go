@@ -281,7 +281,7 @@ func writeKey(path string, key keyWriter) error {
 	}
 	f.Close()
 	if err != nil {
-		os.Remove(path)
+		_ = os.Remove(path)
 	}
 	return err
 }

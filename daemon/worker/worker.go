@@ -63,7 +63,7 @@ func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
 		return err
 	}
 	defer e.close()
-	defer s.close() // the socket goes first: who finds the disk free finds the path free
+	defer s.close() //nolint:errcheck // it goes first: who finds the disk free finds the path free
 	if err := e.open(ctx, c); err != nil {
 		return err
 	}

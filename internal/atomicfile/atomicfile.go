@@ -17,11 +17,11 @@ func Write(path string, data []byte, perm os.FileMode) error {
 		return fmt.Errorf("create temporary file: %w", err)
 	}
 	if err := fill(f, data, perm); err != nil {
-		os.Remove(f.Name())
+		_ = os.Remove(f.Name())
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
-		os.Remove(f.Name())
+		_ = os.Remove(f.Name())
 		return err
 	}
 	return SyncDir(dir)

@@ -37,7 +37,7 @@ func Apply(p Policy) (Report, error) {
 
 // preload makes the libraries read the files that they read at first use.
 func preload() {
-	time.Now().Local().Zone() // the time zone, which the log wants
+	_, _ = time.Now().Local().Zone() // the time zone, which the log wants
 }
 
 // dropUser gives up root. The limit on locked memory goes first: io_uring counts what

@@ -216,10 +216,11 @@ func fault() (err error) {
 			err = errors.New("no fault")
 		}
 	}()
-	var p *int
-	*p = 1
+	*nowhere() = 1
 	return nil
 }
+
+func nowhere() *int { return nil }
 
 func wake() error {
 	e, err := eventfd.New()

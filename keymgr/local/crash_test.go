@@ -124,7 +124,7 @@ func faultAt(n int, fault error, armed *bool, hit *bool) func(string, string) er
 			return nil
 		}
 		*hit = true
-		if fault == errCrash {
+		if errors.Is(fault, errCrash) {
 			panic(fault)
 		}
 		return fault
@@ -142,7 +142,7 @@ func interrupted(t *testing.T, dir string, n int, fault error, change func(conte
 	defer k.Close()
 	armed = true
 	defer func() {
-		if r := recover(); r != nil && r != errCrash {
+		if r := recover(); r != nil && r != any(errCrash) {
 			panic(r)
 		}
 	}()
@@ -167,7 +167,7 @@ func TestFaultAtEveryWriteLeavesOldOrNewState(t *testing.T) {
 				for n, hit := 1, true; hit; n++ {
 					dir := copyFolder(t, base)
 					var err error
-					if hit, err = interrupted(t, dir, n, fault, change); hit && fault == errDisk && !errors.Is(err, errDisk) {
+					if hit, err = interrupted(t, dir, n, fault, change); hit && errors.Is(fault, errDisk) && !errors.Is(err, errDisk) {
 						t.Errorf("fault %d: the call returned %v", n, err)
 					}
 					k := openAt(t, dir)
@@ -199,7 +199,7 @@ func TestFaultAtEveryWriteOfTheFirstKey(t *testing.T) {
 			armed := true
 			func() {
 				defer func() {
-					if r := recover(); r != nil && r != errCrash {
+					if r := recover(); r != nil && r != any(errCrash) {
 						panic(r)
 					}
 				}()

@@ -126,7 +126,7 @@ func (f *files) lock() (*os.File, error) {
 	}
 	for {
 		err = unix.Flock(int(l.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
+		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}

@@ -159,11 +159,11 @@ func TestNothingPrintsASecret(t *testing.T) {
 			slog.New(h).Info("m", "v", v)
 		}
 		js, err := json.Marshal(v)
-		out.WriteString(fmt.Sprintln(string(js), err))
-		out.WriteString(fmt.Sprintln(gob.NewEncoder(&out).Encode(v)))
+		fmt.Fprintln(&out, string(js), err)
+		fmt.Fprintln(&out, gob.NewEncoder(&out).Encode(v))
 	}
 	text, err := b.MarshalText()
-	out.WriteString(fmt.Sprintln(string(text), err, b.String(), b.GoString()))
+	fmt.Fprintln(&out, string(text), err, b.String(), b.GoString())
 	for _, leak := range forms(marker) {
 		if strings.Contains(strings.ToLower(out.String()), strings.ToLower(leak)) {
 			t.Errorf("output holds %q", leak)
@@ -173,6 +173,6 @@ func TestNothingPrintsASecret(t *testing.T) {
 
 // forms are the ways in which a printer could show the marker.
 func forms(marker string) []string {
-	decimal := strings.Trim(fmt.Sprint([]byte(marker)), "[]")
+	decimal := strings.Trim(fmt.Sprintf("%d", []byte(marker)), "[]")
 	return []string{marker, fmt.Sprintf("%x", marker), decimal, strings.ReplaceAll(decimal, " ", ","), "T1BFTi1TRVNBTUUt"}
 }

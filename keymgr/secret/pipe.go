@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -57,9 +58,9 @@ func transfer(wait func(func(fd uintptr) bool) error, call func(int, []byte) (in
 		for len(p) > 0 {
 			n, err := call(int(fd), p)
 			switch {
-			case err == syscall.EINTR:
+			case errors.Is(err, syscall.EINTR):
 				continue
-			case err == syscall.EAGAIN:
+			case errors.Is(err, syscall.EAGAIN):
 				return false
 			case err != nil:
 				failure = err

@@ -50,11 +50,11 @@ func limitScenario() error {
 		}
 		b, err := New(128 << 10)
 		if b != nil || !errors.Is(err, ErrLimit) {
-			return fmt.Errorf("New under a limit of %d: %v", limit, err)
+			return fmt.Errorf("New under a limit of %d: %w", limit, err)
 		}
 		for _, word := range []string{"RLIMIT_MEMLOCK is " + fmt.Sprint(limit), "ulimit -l", "LimitMEMLOCK="} {
 			if !strings.Contains(err.Error(), word) {
-				return fmt.Errorf("error %q does not say %q", err, word)
+				return fmt.Errorf("error %w does not say %q", err, word)
 			}
 		}
 	}
@@ -73,10 +73,10 @@ func hardenScenario() error {
 	}
 	var r unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_CORE, &r); err != nil || r.Cur != 0 || r.Max != 0 {
-		return fmt.Errorf("core limit %+v, %v", r, err)
+		return fmt.Errorf("core limit %+v, %w", r, err)
 	}
 	if n, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || n != 0 {
-		return fmt.Errorf("dumpable %d, %v", n, err)
+		return fmt.Errorf("dumpable %d, %w", n, err)
 	}
 	b, err := Random(64)
 	if err != nil {

@@ -2,7 +2,6 @@ package secret
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 )
 
@@ -16,7 +15,7 @@ func (Buffer) String() string { return redacted }
 func (Buffer) GoString() string { return redacted }
 
 // Format reveals nothing, whatever the verb.
-func (Buffer) Format(s fmt.State, _ rune) { io.WriteString(s, redacted) }
+func (Buffer) Format(s fmt.State, _ rune) { fmt.Fprint(s, redacted) }
 
 // LogValue reveals nothing.
 func (Buffer) LogValue() slog.Value { return slog.StringValue(redacted) }

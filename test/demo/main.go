@@ -67,7 +67,7 @@ func (d *demo) close() {
 	}
 	// An export that a failed step left must not outlive its state directory.
 	exec.Command(d.program, "--state-dir", d.dir, "disk", "detach", "diary").Run() //nolint:errcheck // there may be none
-	os.RemoveAll(d.dir)
+	_ = os.RemoveAll(d.dir)
 }
 
 func say(format string, args ...any) { fmt.Printf(format+"\n", args...) }
