@@ -39,6 +39,13 @@ func ram(t testing.TB, o memory.Options) *memory.Device {
 // serve runs our back-end until the test ends.
 func serve(t testing.TB, dev blockdev.Device, o blk.Options) (socket string) {
 	t.Helper()
+	socket, _ = serveBlk(t, dev, o)
+	return socket
+}
+
+// serveBlk is serve that tells what it serves.
+func serveBlk(t testing.TB, dev blockdev.Device, o blk.Options) (socket string, d *blk.Device) {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	o.Logger = log
 	d, err := blk.New(dev, o)
@@ -60,7 +67,7 @@ func serve(t testing.TB, dev blockdev.Device, o blk.Options) (socket string) {
 		}
 		_ = ln.Close()
 	})
-	return socket
+	return socket, d
 }
 
 // patient bounds a run in a test, where the machine may be busy with others.
@@ -88,5 +95,12 @@ func conform(t *testing.T, target conformance.Target, may ...string) conformance
 }
 
 func TestConformance(t *testing.T) {
-	conform(t, conformance.Target{Socket: serve(t, ram(t, memory.Options{}), blk.Options{NumQueues: 4, Serial: "conformance"})})
+	dev := ram(t, memory.Options{MaxCapacity: 2 * capacity})
+	socket, d := serveBlk(t, dev, blk.Options{NumQueues: 4, Serial: "conformance"})
+	grow := func(context.Context) error {
+		err := dev.Grow(dev.Info().Capacity + 1<<20)
+		d.Resized()
+		return err
+	}
+	conform(t, conformance.Target{Socket: socket, Grow: grow})
 }
