@@ -35,7 +35,7 @@ type backing struct {
 	punches bool
 	// noZeroRange: ZERO_RANGE was refused, so zeros are written.
 	noZeroRange atomic.Bool
-	// lost: data was lost in the page cache.
+	// lost: data that was to be durable may be lost.
 	lost   atomic.Bool
 	queues atomic.Int32
 }
@@ -87,14 +87,6 @@ func (b *backing) chooseEngine(e Engine) error {
 		b.engineText += " (" + err.Error() + ")"
 	}
 	return nil
-}
-
-// syncFailed notes that a failed fdatasync may have dropped data of any write
-// before it. Under direct I/O there is none in the cache to drop.
-func (b *backing) syncFailed() {
-	if b.align.mem == 0 {
-		b.lost.Store(true)
-	}
 }
 
 // lock takes the lock of Options.Lock.
