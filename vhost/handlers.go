@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"sealblk/vhost/protocol"
 )
 
@@ -109,11 +111,9 @@ func (s *session) setBackendReqFD(m *protocol.Message) error {
 	if err := errors.Join(protocol.DecodeEmpty(m.Payload), wantFiles(m, 1)); err != nil {
 		return err
 	}
-	channel, err := newNotifier(m.Files.Take(0))
-	if err != nil {
-		return err
+	if s.backend >= 0 {
+		_ = unix.Close(s.backend)
 	}
-	s.backend.close()
-	s.backend = channel
+	s.backend = m.Files.Take(0)
 	return nil
 }

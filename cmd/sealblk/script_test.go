@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -25,7 +26,7 @@ func TestScripts(t *testing.T) {
 		Dir:   "testdata/script",
 		Setup: func(env *testscript.Env) error { env.Setenv("SEALBLK_STATE_DIR", env.WorkDir+"/state"); return nil },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "flip": flip, "cut": cut, "oneline": oneline, "jsonkeys": jsonKeys, "absent": absent,
+			"exits": exits, "flip": flip, "cut": cut, "oneline": oneline, "jsonkeys": jsonKeys, "absent": absent, "await": await,
 		},
 	})
 }
@@ -120,4 +121,15 @@ func absent(ts *testscript.TestScript, _ bool, args []string) {
 		return err
 	})
 	ts.Check(err)
+}
+
+// await FILE: the file appears, as the socket of an export that is ready does.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("%s does not appear", path)
 }

@@ -1,9 +1,6 @@
 package sandbox
 
-import (
-	"errors"
-	"strings"
-)
+import "strings"
 
 // Names of the layers, in the order in which they are applied.
 const (
@@ -22,18 +19,16 @@ type Layer struct {
 	On   bool   `json:"on"`
 	// Detail says what it does, or why it is off.
 	Detail string `json:"detail"`
-
-	lacking bool // it could be on, on another kernel
 }
 
 // Report says what became of each layer.
 type Report []Layer
 
-// Lacking is one line per layer that the kernel lacks.
+// Lacking is one line per layer that is off.
 func (r Report) Lacking() []string {
 	var lines []string
 	for _, l := range r {
-		if l.lacking {
+		if !l.On {
 			lines = append(lines, "sandbox without "+l.Name+": "+l.Detail)
 		}
 	}
@@ -55,8 +50,6 @@ func (r Report) String() string {
 }
 
 // on and off make a layer's line.
-func on(name, detail string) Layer { return Layer{name, true, detail, false} }
+func on(name, detail string) Layer { return Layer{name, true, detail} }
 
-func off(name string, err error) Layer {
-	return Layer{name, false, err.Error(), !errors.Is(err, errNotRoot)}
-}
+func off(name string, err error) Layer { return Layer{name, false, err.Error()} }

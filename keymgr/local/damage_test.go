@@ -278,12 +278,13 @@ func TestLostIndexMakesNoSecondServiceKey(t *testing.T) {
 	old := readFile(t, path)
 	_, w := generate(t, k, "")
 	writeFile(t, path, old)
+	file := recordFile(strings.TrimPrefix(w.URI, "local:"))
 	_, err := k.As(DiskService).GenerateDataKeyWithoutPlaintext(t.Context(), "", disk("1"))
-	wantDamage(t, "GenerateDataKey", err, path)
+	wantDamage(t, "GenerateDataKey", err, file)
 	_, err = k.DescribeKey(t.Context(), ServiceAlias)
-	wantDamage(t, "DescribeKey", err, path)
+	wantDamage(t, "DescribeKey", err, file)
 	_, err = k.As(DiskService).Decrypt(t.Context(), w, disk("1"))
-	wantDamage(t, "Decrypt", err, path)
+	wantDamage(t, "Decrypt", err, file)
 }
 
 func TestMissingRootKeyOfAnEmptyKMS(t *testing.T) {

@@ -11,20 +11,20 @@ import (
 
 var messageCases = []Case{
 	{Kind: Must, Rule: "GET_CONFIG answers in the length that was asked for", Spec: "vhost-user, GET_CONFIG", run: configLengths},
-	{Kind: Must, Rule: "GET_CONFIG outside the space is an error", Spec: "vhost-user, GET_CONFIG", run: configOutside},
-	{Kind: Must, Rule: "SET_CONFIG changes the write cache only", Spec: "virtio 5.2.4, 5.2.6.2", run: setConfig},
-	{Kind: Must, Rule: "the configuration space makes sense", Spec: "virtio 5.2.4", run: configSense},
+	{Kind: House, Rule: "GET_CONFIG outside the space is an error", Spec: "vhost-user, GET_CONFIG", run: configOutside},
+	{Kind: House, Rule: "SET_CONFIG changes the write cache only", Spec: "virtio 5.2.4, 5.2.6.2", run: setConfig},
+	{Kind: House, Rule: "the configuration space makes sense", Spec: "virtio 5.2.4", run: configSense},
 	{Kind: Must, Rule: "a message with a reply of its own gets no second one", Spec: "vhost-user, REPLY_ACK", run: oneReply},
-	{Kind: Must, Rule: "a failure is answered and does not end the session", Spec: "vhost-user, REPLY_ACK", run: failureIsAnswered},
-	{Kind: Must, Rule: "features that were not offered are refused", Spec: "vhost-user, SET_FEATURES", run: foreignFeatures},
-	{Kind: Must, Rule: "rings beyond the number offered are refused", Spec: "vhost-user, Multiple queue support", run: tooManyRings},
-	{Kind: Must, Rule: "unknown requests are refused", Spec: "vhost-user, Communication", run: unknownRequests},
-	{Kind: Must, Rule: "payloads of the wrong size are refused", Spec: "vhost-user, Message Specification", run: wrongSizes},
-	{Kind: Must, Rule: "descriptors where none belong are refused or dropped", Spec: "vhost-user, Message Specification", run: strayFiles},
-	{Kind: Must, Rule: "missing descriptors are refused", Spec: "vhost-user, Message Specification", run: missingFiles},
+	{Kind: House, Rule: "a failure is answered and does not end the session", Spec: "vhost-user, REPLY_ACK", run: failureIsAnswered},
+	{Kind: House, Rule: "features that were not offered are refused", Spec: "vhost-user, SET_FEATURES", run: foreignFeatures},
+	{Kind: House, Rule: "rings beyond the number offered are refused", Spec: "vhost-user, Multiple queue support", run: tooManyRings},
+	{Kind: House, Rule: "unknown requests are refused", Spec: "vhost-user, Communication", run: unknownRequests},
+	{Kind: House, Rule: "payloads of the wrong size are refused", Spec: "vhost-user, Message Specification", run: wrongSizes},
+	{Kind: House, Rule: "descriptors where none belong are refused or dropped", Spec: "vhost-user, Message Specification", run: strayFiles},
+	{Kind: House, Rule: "missing descriptors are refused", Spec: "vhost-user, Message Specification", run: missingFiles},
 	{Kind: Must, Rule: "a message may come in pieces", Spec: "vhost-user, Message Specification", run: pieces},
-	{Kind: Must, Rule: "a message may end early", Spec: "vhost-user, Communication", run: endsEarly},
-	{Kind: Must, Rule: "headers that no message has are refused", Spec: "vhost-user, Header", run: badHeaders},
+	{Kind: House, Rule: "a message may end early", Spec: "vhost-user, Communication", run: endsEarly},
+	{Kind: House, Rule: "headers that no message has are refused", Spec: "vhost-user, Header", run: badHeaders},
 }
 
 func configLengths(x *rig) {
@@ -70,42 +70,48 @@ func setConfig(x *rig) {
 		}
 		x.verify(d.Queue(0), 0, random(8, 4096))
 	}
+	x.must(d.SetWriteCache(true))
+	x.needsProtocol(protocol.ProtocolReplyAck, "REPLY_ACK")
 	for _, tt := range []struct{ off, n int }{{0, 8}, {0, 1}, {12, 4}, {20, 4}, {31, 2}, {32, 2}, {33, 1}, {34, 2}, {100, 1}} {
 		x.wantErr("write to another field", d.Session.SetConfig(uint32(tt.off), 0, make([]byte, tt.n)), frontend.ErrRefused)
 	}
 	c, err := d.ReadConfig()
 	x.must(err)
-	d.Config.Writeback = 0
+	d.Config.Writeback = c.Writeback
 	if c != d.Config {
 		x.errorf("refused writes changed %+v to %+v", d.Config, c)
 	}
 }
 
 func configSense(x *rig) {
-	d := x.open(frontend.Options{})
+	d := x.connect(frontend.Options{})
 	c := d.Config
-	if c.Capacity == 0 {
-		x.errorf("no capacity")
-	}
 	if d.Has(frontend.FeatureSizeMax) && c.SizeMax < 4096 {
-		x.errorf("size_max %d", c.SizeMax)
+		x.errorf("size_max %d: some drivers cut requests into pieces of that size", c.SizeMax)
 	}
 	if d.Has(frontend.FeatureSegMax) && c.SegMax == 0 {
 		x.errorf("seg_max 0")
 	}
-	if d.Has(frontend.FeatureBlkSize) && (c.BlkSize < 512 || c.BlkSize&(c.BlkSize-1) != 0) {
+	if d.Has(frontend.FeatureBlkSize) && (c.BlkSize < 512 || c.BlkSize > 4096 || c.BlkSize&(c.BlkSize-1) != 0) {
 		x.errorf("blk_size %d", c.BlkSize)
 	}
-	n, err := d.Session.GetQueueNum()
-	x.must(err)
-	if d.Has(frontend.FeatureMQ) && uint64(c.NumQueues) != n {
-		x.errorf("num_queues %d, GET_QUEUE_NUM %d", c.NumQueues, n)
+	if d.Capacity()%int64(x.peer.block) != 0 {
+		x.errorf("a capacity of %d bytes is no multiple of %d", d.Capacity(), x.peer.block)
+	}
+	if d.Has(frontend.FeatureMQ) && int(c.NumQueues) != x.peer.queues {
+		x.errorf("num_queues %d, GET_QUEUE_NUM %d", c.NumQueues, x.peer.queues)
 	}
 }
 
 func oneReply(x *rig) {
 	s := x.acked()
-	own := []protocol.Request{protocol.GetFeatures, protocol.GetProtocolFeatures, protocol.GetQueueNum, protocol.GetMaxMemSlots}
+	own := []protocol.Request{protocol.GetFeatures, protocol.GetProtocolFeatures}
+	if x.peer.hasProtocol(protocol.ProtocolMQ) {
+		own = append(own, protocol.GetQueueNum)
+	}
+	if x.peer.hasProtocol(protocol.ProtocolConfigureMemSlots) {
+		own = append(own, protocol.GetMaxMemSlots)
+	}
 	for _, r := range own {
 		x.must(s.SendRaw(header(r, protocol.FlagNeedReply), nil))
 	}
@@ -147,6 +153,7 @@ func tooManyRings(x *rig) {
 	}
 	x.wantErr("SET_VRING_KICK", s.SetVringKick(uint8(n), -1), frontend.ErrRefused)
 	x.alive(s)
+	// Its reply cannot say that it failed.
 	_, err = s.GetVringBase(uint32(n))
 	x.wantErr("GET_VRING_BASE", err, frontend.ErrDisconnected, frontend.ErrBackend)
 }

@@ -72,8 +72,10 @@ func Cases() []Case {
 		name  string
 		cases []Case
 	}{
-		{"session", sessionCases}, {"message", messageCases}, {"memory", memoryCases}, {"notifier", notifierCases},
-		{"ring", ringCases}, {"chain", malformedCases}, {"blk", blockCases},
+		{"feature", featureCases}, {"session", sessionCases}, {"memory", memoryCases}, {"notifier", notifierCases},
+		{"ring", ringCases}, {"blk", blockCases}, {"discard", discardCases}, {"regression", regressionCases},
+		{"log", logCases}, {"inflight", inflightCases}, {"message", messageCases}, {"chain", malformedCases},
+		{"leak", leakCases}, {"ending", endingCases}, {"recovery", recoveryCases},
 	} {
 		for _, c := range g.cases {
 			c.Group = g.name

@@ -3,6 +3,7 @@ package frontend
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"sealblk/vhost/protocol"
 	"sealblk/vhost/virtqueue"
@@ -92,6 +93,23 @@ func (d *Disk) allocate() (err error) {
 		d.queues = append(d.queues, q)
 	}
 	return nil
+}
+
+// Reattach puts the disk on another connection, as a front-end does whose back-end
+// died. Memory and rings stay as they are, with what is in flight in them; nothing
+// is negotiated or started. It closes the session before and takes ownership of s.
+func (d *Disk) Reattach(s *Session) error {
+	old, hangup := d.Session, d.hangup
+	d.Session, d.started = s, false
+	var err error
+	if d.hangup, err = s.dup(); err != nil {
+		d.hangup = -1
+		err = fmt.Errorf("watch connection: %w", err)
+	}
+	for _, q := range d.queues {
+		q.hangup = d.hangup
+	}
+	return errors.Join(err, old.Close(), unix.Close(hangup))
 }
 
 // Has tells whether a feature, by its bit number, was negotiated.

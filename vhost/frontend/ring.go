@@ -187,6 +187,11 @@ func (r *Ring) AddHead(head uint16) {
 	r.avail++
 }
 
+// Head is what stands in the avail ring at an index.
+func (r *Ring) Head(index uint16) uint16 {
+	return getUint16(r.Avail.Bytes, virtqueue.AvailRingOffset+2*int(index&r.mask))
+}
+
 // SetAvailIndex changes the index that the next Publish shows.
 func (r *Ring) SetAvailIndex(index uint16) { r.avail = index }
 
