@@ -1,4 +1,4 @@
-package blockdevtest_test
+package fault_test
 
 import (
 	"bytes"
@@ -7,15 +7,16 @@ import (
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/blockdevtest"
+	"sealblk/blockdev/fault"
 	"sealblk/blockdev/memory"
 )
 
 var errBad = errors.New("bad medium")
 
-// faulty opens a Fault with a driver on one queue of it.
-func faulty(t *testing.T, opts blockdevtest.FaultOptions) (*blockdevtest.Fault, *blockdevtest.Driver) {
+// faulty opens a fault.Device with a driver on one queue of it.
+func faulty(t *testing.T, opts fault.Options) (*fault.Device, *blockdevtest.Driver) {
 	t.Helper()
-	f := blockdevtest.NewFault(open(t, 1<<20, memory.Options{}), opts)
+	f := fault.New(open(t, 1<<20, memory.Options{}), opts)
 	q, err := f.OpenQueue(blockdev.QueueConfig{Depth: 8})
 	if err != nil {
 		t.Fatal(err)
@@ -37,7 +38,7 @@ func writes(n int) (reqs []*blockdev.Request) {
 }
 
 func TestFaultFailsTheNth(t *testing.T) {
-	f, d := faulty(t, blockdevtest.FaultOptions{})
+	f, d := faulty(t, fault.Options{})
 	f.FailNth(3, errBad)
 	reqs := writes(5)
 	d.Run(reqs...)
@@ -55,7 +56,7 @@ func TestFaultFailsTheNth(t *testing.T) {
 }
 
 func TestFaultCutsShort(t *testing.T) {
-	f, d := faulty(t, blockdevtest.FaultOptions{})
+	f, d := faulty(t, fault.Options{})
 	f.ShortNth(1)
 	if err := d.Do(writes(1)[0]); !errors.Is(err, blockdev.ErrShort) {
 		t.Fatalf("got %v", err)
@@ -67,7 +68,7 @@ func TestFaultCutsShort(t *testing.T) {
 }
 
 func TestFaultHolds(t *testing.T) {
-	f, d := faulty(t, blockdevtest.FaultOptions{Async: true})
+	f, d := faulty(t, fault.Options{Async: true})
 	var seen int
 	f.OnDone(func(*blockdev.Request) { seen++ })
 	f.Hold()
@@ -88,7 +89,7 @@ func TestFaultHolds(t *testing.T) {
 }
 
 func TestFaultShowsAndRefuses(t *testing.T) {
-	f, d := faulty(t, blockdevtest.FaultOptions{})
+	f, d := faulty(t, fault.Options{})
 	f.OnSubmit(func(r *blockdev.Request) error {
 		if r.Offset == 4096 {
 			return errBad
