@@ -45,6 +45,10 @@ func (c *Catalogue) recordPath(name string) string {
 func (c *Catalogue) lockPath(name string) string {
 	return filepath.Join(c.dir, "disks", name+".lock")
 }
+
+// RuntimePath is the file that says who exports a disk. See [Runtime].
+func (c *Catalogue) RuntimePath(name string) string { return c.runtimePath(name) }
+
 func (c *Catalogue) runtimePath(name string) string {
 	return filepath.Join(c.dir, "run", name+".json")
 }

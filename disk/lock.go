@@ -56,7 +56,7 @@ func (c *Catalogue) lockCatalogue(ctx context.Context) (unlock func(), err error
 	select {
 	case err = <-locked:
 	case <-ctx.Done(): // the system call cannot be called off
-		go func() { _ = <-locked; f.Close() }()
+		go func() { <-locked; f.Close() }() //nolint:errcheck // nobody waits for it
 		return nil, fmt.Errorf("lock catalogue: %w", ctx.Err())
 	}
 	if err != nil {

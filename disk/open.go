@@ -121,6 +121,7 @@ func openBackend(r Record, b backend, h *luks.Header, o OpenOptions) (blockdev.D
 	dev, err := file.Open(b.path, file.Options{
 		ReadOnly: o.ReadOnly, Offset: at.Offset, Size: r.SizeBytes,
 		Engine: o.Engine, LogicalBlockSize: r.SectorSize, Lock: true, LockWait: file.AfterKill,
+		AlignedMemory: r.Encrypted, // the memory of the encryption layer
 	})
 	if errors.Is(err, blockdev.ErrBusy) {
 		return nil, withHint(fmt.Errorf("disk %s: %w", r.Name, err), "another program has the backing file open: stop it first")

@@ -30,6 +30,12 @@
 // two requests. A write that the log has no bit for ends the session with
 // [sealblk/vhost/dirtylog.ErrOutside], and its request does not look done.
 //
+// # Changes of the configuration space
+//
+// A device may change its configuration space by itself ([ConfigWatched]). The
+// session then sends a CONFIG_CHANGE_MSG over the back-end channel, without waiting:
+// not for room in the channel, and not for an answer.
+//
 // # Failure
 //
 // A request that cannot be carried out is answered with a non-zero status if the

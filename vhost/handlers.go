@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"sealblk/vhost/protocol"
 )
 
@@ -111,9 +109,11 @@ func (s *session) setBackendReqFD(m *protocol.Message) error {
 	if err := errors.Join(protocol.DecodeEmpty(m.Payload), wantFiles(m, 1)); err != nil {
 		return err
 	}
-	if s.backend >= 0 {
-		_ = unix.Close(s.backend)
+	channel, err := newNotifier(m.Files.Take(0))
+	if err != nil {
+		return err
 	}
-	s.backend = m.Files.Take(0)
+	s.backend.close()
+	s.backend = channel
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,8 @@ import (
 // may take: a front-end that stalls does not keep the next one out.
 const messagePatience = 10 * time.Second
 
-// session is one front-end's stay. All of it but wake and fault belongs to the
-// goroutine that runs it.
+// session is one front-end's stay. All of it but wake, configChanged and fault belongs
+// to the goroutine that runs it.
 type session struct {
 	dev  Device
 	log  *slog.Logger
@@ -37,7 +38,7 @@ type session struct {
 	table            *memory.Table
 	region           *inflight.Region // nil for none
 	rings            []ring
-	backend          int // the back-end channel, -1 for none
+	backend          *notifier // the back-end channel, nil for none
 	dirtyLog         *dirtylog.Log
 	dirtyCall        *notifier // told of marks, or nil
 
@@ -47,7 +48,9 @@ type session struct {
 	polls   []unix.PollFd
 	waiting []*ring // the rings of polls, in their order
 
-	wake  *eventfd.FD // context or fault
+	wake          *eventfd.FD // context, fault or change
+	configChanged atomic.Bool // and the front-end was not told
+
 	mu    sync.Mutex
 	fault error // mu
 }
@@ -66,7 +69,7 @@ func newSession(conn *net.UnixConn, dev Device, log *slog.Logger) (*session, err
 		return nil, joinClose(err, c)
 	}
 	s := &session{
-		dev: dev, log: log, conn: c, fd: fd, wake: wake, backend: -1, replyFD: -1,
+		dev: dev, log: log, conn: c, fd: fd, wake: wake, replyFD: -1,
 		table: &memory.Table{}, rings: make([]ring, dev.NumQueues()),
 	}
 	for i := range s.rings {
@@ -96,7 +99,9 @@ func (s *session) run(ctx context.Context) error {
 		_ = s.wake.Signal()
 		_ = s.conn.SetDeadline(time.Unix(1, 0)) // a read or write under way ends
 	})
+	unwatch := s.watchConfig()
 	err := s.serve(ctx)
+	unwatch()
 	if !stop() {
 		<-cancelled
 	}
@@ -115,6 +120,7 @@ func (s *session) serve(ctx context.Context) error {
 		if err := s.failure(); err != nil {
 			return err
 		}
+		s.announce()
 		if readable {
 			if err := s.receive(ctx); err != nil {
 				return err
@@ -131,7 +137,9 @@ func (s *session) serve(ctx context.Context) error {
 func (s *session) wait() (readable bool, err error) {
 	s.polls = append(s.polls[:0],
 		unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN},
-		unix.PollFd{Fd: int32(s.wake.FD()), Events: unix.POLLIN})
+		unix.PollFd{Fd: int32(s.wake.FD()), Events: unix.POLLIN},
+		unix.PollFd{Fd: s.announceFD(), Events: unix.POLLOUT})
+	const fixed = 3
 	s.waiting = s.waiting[:0]
 	for i := range s.rings {
 		if r := &s.rings[i]; r.armed() {
@@ -146,7 +154,7 @@ func (s *session) wait() (readable bool, err error) {
 		_, _ = s.wake.Clear()
 	}
 	for i, r := range s.waiting {
-		s.kicked(r, s.polls[2+i].Revents)
+		s.kicked(r, s.polls[fixed+i].Revents)
 	}
 	return s.polls[0].Revents != 0, nil
 }
@@ -209,9 +217,7 @@ func (s *session) close() error {
 	for i := range s.rings {
 		s.rings[i].close()
 	}
-	if s.backend >= 0 {
-		_ = unix.Close(s.backend)
-	}
+	s.backend.close()
 	s.dirtyCall.close()
 	s.message.Files.CloseAll()
 	err = errors.Join(err, s.conn.Close(), s.wake.Close(), s.region.Close())

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,7 +35,7 @@ type backing struct {
 	punches bool
 	// noZeroRange: ZERO_RANGE was refused, so zeros are written.
 	noZeroRange atomic.Bool
-	// lost: data was lost in the page cache.
+	// lost: data that was to be durable may be lost.
 	lost   atomic.Bool
 	queues atomic.Int32
 }
@@ -90,19 +89,6 @@ func (b *backing) chooseEngine(e Engine) error {
 	return nil
 }
 
-// syncFailed notes that a failed fdatasync may have dropped data of any write
-// before it. Under direct I/O there is none in the cache to drop.
-func (b *backing) syncFailed() {
-	if b.align.mem == 0 {
-		b.lost.Store(true)
-	}
-}
-
-// lockPatience is how long a lock may outlive the process that had it: one that was
-// killed keeps its files until the kernel has torn its io_uring down, which goes on
-// behind its end. The next worker must not give up before that.
-var lockPatience = 2 * time.Second
-
 // lock takes the lock of Options.Lock.
 func (b *backing) lock(shared bool) error {
 	kind := int16(unix.F_WRLCK)
@@ -110,9 +96,6 @@ func (b *backing) lock(shared bool) error {
 		kind = unix.F_RDLCK
 	}
 	err := b.setLock(kind)
-	for end := time.Now().Add(lockPatience); errors.Is(err, unix.EAGAIN) && time.Now().Before(end); err = b.setLock(kind) {
-		time.Sleep(5 * time.Millisecond) // a lock of this kind has nothing to wait on but itself
-	}
 	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("lock: %w", blockdev.ErrBusy)
 	}

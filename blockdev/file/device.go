@@ -16,7 +16,7 @@ type Device struct {
 
 func wrap(b *backing, aligned bool) (*Device, error) {
 	d := &Device{backing: b, top: b}
-	if b.align.mem == 0 || aligned {
+	if b.align.mem == 0 || aligned && int64(b.align.mem) <= b.unit {
 		return d, nil
 	}
 	var err error

@@ -31,8 +31,8 @@
 // The page cache is bypassed (O_DIRECT) if the kernel's alignment for it, asked by
 // statx (STATX_DIOALIGN, Linux 6.1) or found by trying, is no larger than the
 // logical block size and divides Offset. Memory that is not aligned then goes
-// through package bounce; a submitter whose memory is always aligned to
-// [Device.MemoryAlignment] says so in the options and saves that layer.
+// through package bounce; a submitter whose buffers are always aligned logical
+// blocks says so in the options and saves that layer.
 //
 // # Threading
 //
@@ -42,9 +42,12 @@
 //
 // # Failure model
 //
-// With the page cache in use, a failed fdatasync means that the kernel has dropped
-// data, and it says so only once. From then on every Flush of the device fails with
-// EIO until it is opened again: no later success may hide the loss. If the kernel
+// A failed fdatasync means that data may be gone, of any write before it: the page
+// cache or the cache of a disk has dropped it, and says so only once. From then on
+// every Flush of the device, on any queue, fails with EIO until the device is opened
+// again: no later success may hide the loss. The same holds for a failed Write with
+// FUA where the page cache is in use, because it can be what that one report was
+// given to; under direct I/O its error is its own. If the kernel
 // breaks io_uring itself under a queue (not: an operation on it), the fate of what
 // is in flight cannot be known, and the queue panics.
 //

@@ -178,10 +178,17 @@ func (o *op) failed(errno unix.Errno) bool {
 		return false
 	case o.call.kind == callAllocate && cannot(errno):
 		return o.withoutAllocate()
-	case o.call.kind == callSync:
-		o.dev.syncFailed()
+	case o.syncs():
+		o.dev.lost.Store(true)
 	}
 	return o.end(errno)
+}
+
+// syncs tells whether the failure of the call may be that of earlier writes, of which
+// the kernel tells once.
+func (o *op) syncs() bool {
+	return o.call.kind == callSync ||
+		o.call.kind == callWrite && o.call.rwf&unix.RWF_DSYNC != 0 && o.dev.align.mem == 0
 }
 
 // cannot tells whether an errno of fallocate means that it does not do this here.

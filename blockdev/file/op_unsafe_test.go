@@ -217,21 +217,43 @@ func TestOpErrors(t *testing.T) {
 	}
 }
 
-// TestFailedFlushSticks: data that the page cache lost is not covered up by a later
-// flush, whichever queue it comes from.
-func TestFailedFlushSticks(t *testing.T) {
-	for _, direct := range []bool{false, true} {
-		dev := &backing{unit: 512}
-		if direct {
+// TestFailedSyncSticks: data that was lost is not covered up by a later flush,
+// whichever queue it comes from. A write with FUA can be given the page cache's only
+// report of a loss; what fails under direct I/O is that write.
+func TestFailedSyncSticks(t *testing.T) {
+	flush := blockdev.Request{Op: blockdev.Flush}
+	write := blockdev.Request{Op: blockdev.Write, Length: 512, Buffers: [][]byte{make([]byte, 512)}}
+	fua, discard := write, blockdev.Request{Op: blockdev.Discard, FUA: true, Length: 512}
+	fua.FUA = true
+	for _, c := range []struct {
+		name    string
+		req     blockdev.Request
+		results []int32
+		direct  bool
+		sticks  bool
+	}{
+		{"flush", flush, []int32{-int32(unix.EIO)}, false, true},
+		{"flush, direct", flush, []int32{-int32(unix.EIO)}, true, true},
+		{"write with FUA", fua, []int32{-int32(unix.EIO)}, false, true},
+		{"write with FUA, direct", fua, []int32{-int32(unix.EIO)}, true, false},
+		{"write", write, []int32{-int32(unix.EIO)}, false, false},
+		{"discard with FUA", discard, []int32{0, -int32(unix.EIO)}, true, true},
+	} {
+		dev := &backing{unit: 512, punches: true}
+		if c.direct {
 			dev.align = alignment{4, 512}
 		}
 		first, second := &op{dev: dev}, &op{dev: dev}
-		flush := &blockdev.Request{Op: blockdev.Flush}
-		first.begin(flush)
-		first.advance(-int32(unix.EIO))
-		complete := second.begin(flush)
-		if complete == direct || (second.err == unix.EIO) == direct {
-			t.Errorf("direct %v: flush after a failed one: complete %v, error %v", direct, complete, second.err)
+		first.begin(&c.req)
+		for _, res := range c.results {
+			first.advance(res)
+		}
+		if first.err != unix.EIO {
+			t.Errorf("%s: error %v", c.name, first.err)
+		}
+		complete := second.begin(&flush)
+		if complete != c.sticks || (second.err == unix.EIO) != c.sticks {
+			t.Errorf("%s: a flush after it: complete %v, error %v", c.name, complete, second.err)
 		}
 	}
 }

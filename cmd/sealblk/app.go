@@ -39,7 +39,8 @@ func newApp(out streams) *app {
 		},
 		Before: checkGlobals,
 		Commands: []*cli.Command{
-			a.keyCommand(), a.diskCommand(), a.exportCommand(), a.conformanceCommand(), a.doctorCommand(),
+			a.keyCommand(), a.auditCommand(), a.diskCommand(), a.exportCommand(), a.brokerCommand(), a.conformanceCommand(),
+			a.doctorCommand(),
 			a.completionCommand(), a.manCommand(), a.versionCommand(),
 		},
 	}

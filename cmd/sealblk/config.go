@@ -18,6 +18,12 @@ type config struct {
 			Region string `toml:"region"`
 		} `toml:"local"`
 	} `toml:"kms"`
+	Worker struct {
+		// User that exports become when they are started as root, by name or number.
+		User string `toml:"user"`
+		// Sandbox is "on", the default, or "off" for debugging.
+		Sandbox string `toml:"sandbox"`
+	} `toml:"worker"`
 }
 
 func loadConfig(path string) (config, error) {
@@ -38,6 +44,9 @@ func loadConfig(path string) (config, error) {
 			names[i] = k.String()
 		}
 		return c, fmt.Errorf("configuration %s: unknown key %s: remove it, or correct its name", path, strings.Join(names, ", "))
+	}
+	if s := c.Worker.Sandbox; s != "" && s != "on" && s != "off" {
+		return c, fmt.Errorf("configuration %s: worker.sandbox %q: use on or off", path, s)
 	}
 	return c, nil
 }

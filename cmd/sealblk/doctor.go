@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealblk/cipher"
+	"sealblk/internal/sandbox"
 	"sealblk/internal/uring"
 	"sealblk/keymgr/secret"
 )
@@ -49,8 +50,12 @@ func (a *app) doctor(c *cli.Context) error {
 		checkProgram("cryptsetup", "opening disks without this program", "apt-get install cryptsetup-bin"),
 		checkKVM(), checkStateDir(stateDir(c)), checkRootKey(stateDir(c)),
 	}
+	config, err := loadConfig(c.String("config"))
+	if err != nil {
+		return err
+	}
+	report = append(report, checkSandbox(config)...)
 	var rows [][]string
-	var err error
 	for _, d := range report {
 		rows = append(rows, []string{d.Result, d.Check, d.Detail, d.Hint})
 		if d.Result == broken {
@@ -103,6 +108,26 @@ func checkHugePages() diagnosis {
 		return diagnosis{"huge pages", healthy, n + " reserved", ""}
 	}
 	return diagnosis{"huge pages", lacking, "none reserved: guest memory is mapped in small pages", "sysctl vm.nr_hugepages=N, and hugetlb=on in the VM's memory backend"}
+}
+
+// checkSandbox is what an export that is started by this user would get.
+func checkSandbox(config config) []diagnosis {
+	if config.Worker.Sandbox == "off" {
+		return []diagnosis{{"sandbox", lacking, "the configuration switches it off", `set worker.sandbox to "on"`}}
+	}
+	layers, err := sandbox.Probe(sandbox.Policy{User: config.Worker.User})
+	if err != nil {
+		return []diagnosis{{"sandbox", broken, err.Error(), "name a user in worker.user that exists and is not root: useradd --system " + sandbox.DefaultUser}}
+	}
+	var lines []diagnosis
+	for _, l := range layers {
+		d := diagnosis{"sandbox: " + l.Name, healthy, l.Detail, ""}
+		if !l.On {
+			d.Result, d.Hint = lacking, "exports run without it"
+		}
+		lines = append(lines, d)
+	}
+	return lines
 }
 
 func checkProgram(name, why, hint string) diagnosis {

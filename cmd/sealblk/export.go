@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
 
 	"sealblk/blockdev/file"
@@ -50,7 +49,17 @@ func (a *app) export(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	catalogue, err := a.catalogue(c)
+	config, err := loadConfig(c.String("config"))
+	if err != nil {
+		return err
+	}
+	// Its keys are unwrapped in another process: no KMS is in the memory of this one.
+	assistant, err := a.broker(c)
+	if err != nil {
+		return err
+	}
+	defer assistant.Close() //nolint:errcheck // it ends with this process in any case
+	catalogue, err := disk.OpenCatalogue(stateDir(c), assistant)
 	if err != nil {
 		return err
 	}
@@ -58,8 +67,14 @@ func (a *app) export(c *cli.Context) error {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE) // a VM's disk does not go because a reader of our log went
+	notify, err := newNotifier()
+	if err != nil {
+		a.warn(err.Error())
+	}
+	defer notify.close()
 	o.Log = a.logger(c)
-	o.Ready = a.ready
+	o.Ready = func(s control.Status) { a.ready(s); notify.ready() }
+	o.Confine = confine(assistant, config)
 	return worker.Run(c.Context, catalogue, o)
 }
 
@@ -123,7 +138,7 @@ func socketPath(c *cli.Context, catalogue *disk.Catalogue, o worker.Options) (st
 	return catalogue.SocketPath(o.Disk), nil
 }
 
-// ready tells a person, and a service manager, that front-ends may connect.
+// ready tells a person that front-ends may connect.
 func (a *app) ready(s control.Status) {
 	a.warn(s.Warnings...)
 	what := s.Disk
@@ -131,7 +146,6 @@ func (a *app) ready(s control.Status) {
 		what = "file"
 	}
 	fmt.Fprintf(a.out.err, "sealblk: ready: %s on %s\n", what, orDash(s.SocketPath))
-	daemon.SdNotify(false, daemon.SdNotifyReady) //nolint:errcheck // no service manager: nobody to tell
 }
 
 func orDash(s string) string {

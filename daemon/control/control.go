@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sealblk/internal/sandbox"
 	"sealblk/internal/unixsocket"
 )
 
@@ -31,6 +32,8 @@ type Status struct {
 	Queues     int      `json:"num_queues"`
 	Warnings   []string `json:"warnings"`
 	Stats      Stats    `json:"stats"`
+	// Sandbox says what of the sandbox is on.
+	Sandbox sandbox.Report `json:"sandbox"`
 }
 
 // Stats are sums over all queues since the export started.

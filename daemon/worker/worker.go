@@ -20,6 +20,7 @@ import (
 	"sealblk/blockdev/file"
 	"sealblk/daemon/control"
 	"sealblk/disk"
+	"sealblk/internal/sandbox"
 	"sealblk/vhost/blk"
 )
 
@@ -38,8 +39,23 @@ type Options struct {
 	ReadOnly  bool
 	Engine    file.Engine
 	Log       *slog.Logger
+	// Confine, unless it is nil, takes from the process what it does not need any
+	// more. It is called once everything is open.
+	Confine Confine
 	// Ready is called once, when a front-end can connect.
 	Ready func(control.Status)
+}
+
+// Confine puts the worker into its sandbox. From then on it has the descriptors that
+// are open, and no files by their path: Release, called in the end, removes those that
+// are named here.
+type Confine func(ctx context.Context, files []string) (Confined, error)
+
+// Confined is what became of a worker's privileges.
+type Confined struct {
+	Sandbox  sandbox.Report
+	Warnings []string
+	Release  func() error
 }
 
 // export is a worker while it runs.
@@ -50,6 +66,8 @@ type export struct {
 	blk    *blk.Device
 	active atomic.Bool // a front-end is connected
 	cancel context.CancelFunc
+
+	confined Confined
 }
 
 // Run serves until ctx is cancelled, or Stop is asked for on the control socket, or,
@@ -64,6 +82,7 @@ func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
 	}
 	defer e.close()
 	defer s.close() //nolint:errcheck // it goes first: who finds the disk free finds the path free
+	defer e.release()
 	if err := e.open(ctx, c); err != nil {
 		return err
 	}
@@ -76,6 +95,9 @@ func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
 			return err
 		}
 		defer ctl.Close()
+	}
+	if err := e.confine(ctx, c, s); err != nil {
+		return err
 	}
 	o.Ready(e.Status())
 	return s.serve(ctx, e)
@@ -145,7 +167,8 @@ func (e *export) close() {
 // Status implements control.Export.
 func (e *export) Status() control.Status {
 	s := control.Status{
-		PID: os.Getpid(), Disk: e.opts.Disk, SocketPath: e.opts.SocketPath,
+		Sandbox: e.confined.Sandbox,
+		PID:     os.Getpid(), Disk: e.opts.Disk, SocketPath: e.opts.SocketPath,
 		Connected: e.active.Load(), Queues: e.opts.NumQueues, Warnings: []string{},
 		Stats: sum(e.blk.Stats()),
 	}
@@ -153,6 +176,7 @@ func (e *export) Status() control.Status {
 		s.Encrypted = e.disk.Record.Encrypted
 		s.Warnings = append(s.Warnings, e.disk.Warnings...)
 	}
+	s.Warnings = append(s.Warnings, e.confined.Warnings...)
 	return s
 }
 

@@ -1,6 +1,9 @@
 package sandbox
 
-import "strings"
+import (
+	"errors"
+	"strings"
+)
 
 // Names of the layers, in the order in which they are applied.
 const (
@@ -19,16 +22,18 @@ type Layer struct {
 	On   bool   `json:"on"`
 	// Detail says what it does, or why it is off.
 	Detail string `json:"detail"`
+
+	lacking bool // it could be on, on another kernel
 }
 
 // Report says what became of each layer.
 type Report []Layer
 
-// Lacking is one line per layer that is off.
+// Lacking is one line per layer that the kernel lacks.
 func (r Report) Lacking() []string {
 	var lines []string
 	for _, l := range r {
-		if !l.On {
+		if l.lacking {
 			lines = append(lines, "sandbox without "+l.Name+": "+l.Detail)
 		}
 	}
@@ -50,6 +55,8 @@ func (r Report) String() string {
 }
 
 // on and off make a layer's line.
-func on(name, detail string) Layer { return Layer{name, true, detail} }
+func on(name, detail string) Layer { return Layer{name, true, detail, false} }
 
-func off(name string, err error) Layer { return Layer{name, false, err.Error()} }
+func off(name string, err error) Layer {
+	return Layer{name, false, err.Error(), !errors.Is(err, errNotRoot)}
+}

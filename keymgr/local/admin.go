@@ -23,41 +23,43 @@ type CreateOptions struct {
 }
 
 // CreateKey makes a CMK. Only Operator may; nobody may use the key until authorised.
-func (k *KMS) CreateKey(ctx context.Context, o CreateOptions) (keymgr.KeyInfo, error) {
-	if err := k.checkCreate(o); err != nil {
-		return keymgr.KeyInfo{}, err
+func (k *KMS) CreateKey(ctx context.Context, o CreateOptions) (info keymgr.KeyInfo, err error) {
+	wrong := k.checkCreate(o)
+	call := k.callNew
+	if wrong != nil {
+		call = k.call // which is recorded where there is a KMS already
 	}
-	t, err := k.store.beginNew(ctx)
-	if err != nil {
-		return keymgr.KeyInfo{}, err
-	}
-	defer t.end()
-	if id, taken := t.index.Aliases[k.region][o.Alias]; taken {
-		return keymgr.KeyInfo{}, &keymgr.Error{
-			Code: CodeAliasExists, Key: o.Alias, Hint: "to move it: sealblk key alias set " + o.Alias + " KEY",
-			Err: fmt.Errorf("alias belongs to %s: %w", id, keymgr.ErrInvalid),
+	err = call(ctx, Entry{Operation: "CreateKey", Detail: clipped(o.Alias)}, func(t *session) error {
+		if wrong != nil {
+			return wrong
 		}
+		if err := k.checkFree(t, o.Alias); err != nil {
+			return err
+		}
+		r, err := t.newRecord(k, userPolicy())
+		if err != nil {
+			return err
+		}
+		r.Description = o.Description
+		if o.Alias != "" {
+			t.index.setAlias(k.region, o.Alias, r.ID)
+		}
+		info = r.info(t.index.aliasesOf(r))
+		t.entry.Key, t.entry.Version = r.ID, r.primary()
+		return t.commit(r)
+	})
+	if wrong != nil {
+		err = wrong
 	}
-	r, err := t.newRecord(k, userPolicy())
 	if err != nil {
 		return keymgr.KeyInfo{}, err
 	}
-	r.Description = o.Description
-	if o.Alias != "" {
-		t.index.setAlias(k.region, o.Alias, r.ID)
-	}
-	if err := t.commit(r); err != nil {
-		return keymgr.KeyInfo{}, err
-	}
-	return r.info(t.index.aliasesOf(r)), nil
+	return info, nil
 }
 
 func (k *KMS) checkCreate(o CreateOptions) error {
 	if k.principal != Operator {
-		return &keymgr.Error{
-			Code: CodeAccessDenied, Hint: "keys are made by the principal " + Operator,
-			Err: fmt.Errorf("create key by %s: %w", k.principal, keymgr.ErrAccessDenied),
-		}
+		return onlyOperator("create key", k.principal)
 	}
 	if o.Alias != "" {
 		if err := checkNewAlias(o.Alias); err != nil {
@@ -67,46 +69,57 @@ func (k *KMS) checkCreate(o CreateOptions) error {
 	return checkDescription(o.Description)
 }
 
+func (k *KMS) checkFree(t *session, alias string) error {
+	if id, taken := t.index.Aliases[k.region][alias]; taken {
+		return &keymgr.Error{
+			Code: CodeAliasExists, Key: alias, Hint: "to move it: sealblk key alias set " + alias + " KEY",
+			Err: fmt.Errorf("alias belongs to %s: %w", id, keymgr.ErrInvalid),
+		}
+	}
+	return nil
+}
+
 // DescribeKey tells what is known of a key. Every principal may ask.
 func (k *KMS) DescribeKey(ctx context.Context, key string) (info keymgr.KeyInfo, err error) {
-	err = k.look(ctx, key, func(t *session, r *record) { info = r.info(t.index.aliasesOf(r)) })
+	err = k.look(ctx, "DescribeKey", key, func(t *session, r *record) { info = r.info(t.index.aliasesOf(r)) })
 	return info, err
 }
 
 // Policy tells who may do what with a key. Every principal may ask.
 func (k *KMS) Policy(ctx context.Context, key string) (policy map[string][]Permission, err error) {
-	err = k.look(ctx, key, func(_ *session, r *record) { policy = r.Policy })
+	err = k.look(ctx, "GetKeyPolicy", key, func(_ *session, r *record) { policy = r.Policy })
 	return policy, err
 }
 
-func (k *KMS) look(ctx context.Context, key string, f func(*session, *record)) error {
-	t, err := k.store.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer t.end()
-	r, err := t.find(k.region, key)
-	if err == nil {
-		err = r.allow(opDescribe)
-	}
-	if err != nil {
-		return err
-	}
-	f(t, r)
-	return nil
+func (k *KMS) look(ctx context.Context, operation, key string, f func(*session, *record)) error {
+	return k.call(ctx, Entry{Operation: operation, Key: key}, func(t *session) error {
+		r, err := t.find(k.region, key)
+		if err != nil {
+			return err
+		}
+		t.entry.Key = r.ID
+		if err := r.allow(opDescribe); err != nil {
+			return err
+		}
+		f(t, r)
+		return nil
+	})
 }
 
 // ListKeys describes the keys of every region, oldest first. Keys whose files are
 // damaged are missing from the list and named in the error: both results count.
-func (k *KMS) ListKeys(ctx context.Context) ([]keymgr.KeyInfo, error) {
-	t, err := k.store.begin(ctx)
+func (k *KMS) ListKeys(ctx context.Context) (list []keymgr.KeyInfo, err error) {
+	err = k.call(ctx, Entry{Operation: "ListKeys"}, func(t *session) (err error) {
+		list, err = t.list()
+		return err
+	})
 	if errors.Is(err, errNoKMS) {
 		return []keymgr.KeyInfo{}, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	defer t.end()
+	return list, err
+}
+
+func (t *session) list() ([]keymgr.KeyInfo, error) {
 	list := []keymgr.KeyInfo{}
 	errs := []error{t.checkStrays()}
 	for _, id := range t.index.ids() {
@@ -122,36 +135,34 @@ func (k *KMS) ListKeys(ctx context.Context) ([]keymgr.KeyInfo, error) {
 }
 
 // change alters one key. It needs the permission Admin.
-func (k *KMS) change(ctx context.Context, key string, op operation, edit func(*session, *record) error) error {
-	t, err := k.store.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer t.end()
-	r, err := k.findToChange(t, key, op)
-	if err == nil {
-		err = edit(t, r)
-	}
-	if err != nil {
-		return err
-	}
-	return t.commit(r)
+func (k *KMS) change(ctx context.Context, e Entry, op operation, edit func(*session, *record) error) error {
+	return k.call(ctx, e, func(t *session) error {
+		r, err := k.findToChange(t, e.Key, op)
+		if err == nil {
+			err = edit(t, r)
+		}
+		if err != nil {
+			return err
+		}
+		return t.commit(r)
+	})
 }
 
 func (k *KMS) findToChange(t *session, key string, op operation) (*record, error) {
 	r, err := t.find(k.region, key)
-	if err == nil {
-		err = r.permit(k.principal, Admin)
+	if err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = r.allow(op)
+	t.entry.Key = r.ID
+	if err := r.permit(k.principal, Admin); err != nil {
+		return nil, err
 	}
-	return r, err
+	return r, r.allow(op)
 }
 
 // EnableKey makes a disabled key usable again.
 func (k *KMS) EnableKey(ctx context.Context, key string) error {
-	return k.change(ctx, key, opEnable, func(_ *session, r *record) error {
+	return k.change(ctx, Entry{Operation: "EnableKey", Key: key}, opEnable, func(_ *session, r *record) error {
 		r.State = keymgr.Enabled
 		return nil
 	})
@@ -159,7 +170,7 @@ func (k *KMS) EnableKey(ctx context.Context, key string) error {
 
 // DisableKey makes a key unusable until it is enabled.
 func (k *KMS) DisableKey(ctx context.Context, key string) error {
-	return k.change(ctx, key, opDisable, func(_ *session, r *record) error {
+	return k.change(ctx, Entry{Operation: "DisableKey", Key: key}, opDisable, func(_ *session, r *record) error {
 		r.State = keymgr.Disabled
 		return nil
 	})
@@ -167,21 +178,19 @@ func (k *KMS) DisableKey(ctx context.Context, key string) error {
 
 // UpdateKeyDescription replaces a key's description.
 func (k *KMS) UpdateKeyDescription(ctx context.Context, key, description string) error {
-	if err := checkDescription(description); err != nil {
-		return err
-	}
-	return k.change(ctx, key, opUpdate, func(_ *session, r *record) error {
+	return k.change(ctx, Entry{Operation: "UpdateKeyDescription", Key: key}, opUpdate, func(_ *session, r *record) error {
 		r.Description = description
-		return nil
+		return checkDescription(description)
 	})
 }
 
 // RotateKey adds a version and makes it the primary. Older versions still decrypt.
 func (k *KMS) RotateKey(ctx context.Context, key string) (info keymgr.KeyInfo, err error) {
-	err = k.change(ctx, key, opRotate, func(t *session, r *record) error {
+	err = k.change(ctx, Entry{Operation: "RotateKey", Key: key}, opRotate, func(t *session, r *record) error {
 		if err := t.addVersion(k, r); err != nil {
 			return err
 		}
+		t.entry.Version = r.primary()
 		info = r.info(t.index.aliasesOf(r))
 		return nil
 	})
@@ -191,10 +200,11 @@ func (k *KMS) RotateKey(ctx context.Context, key string) (info keymgr.KeyInfo, e
 // ScheduleKeyDeletion makes a key unusable now, to be deleted after some days, 7 to
 // 366. Until then CancelKeyDeletion brings it back.
 func (k *KMS) ScheduleKeyDeletion(ctx context.Context, key string, days int) (when time.Time, err error) {
-	if days < MinDeletionDays || days > MaxDeletionDays {
-		return time.Time{}, invalid(key, "choose 7 to 366 days", "schedule deletion in %d days", days)
-	}
-	err = k.change(ctx, key, opSchedule, func(_ *session, r *record) error {
+	e := Entry{Operation: "ScheduleKeyDeletion", Key: key, Detail: fmt.Sprintf("in %d days", days)}
+	err = k.change(ctx, e, opSchedule, func(_ *session, r *record) error {
+		if days < MinDeletionDays || days > MaxDeletionDays {
+			return invalid(key, "choose 7 to 366 days", "schedule deletion in %d days", days)
+		}
 		when = k.clock().AddDate(0, 0, days)
 		r.State, r.DeletionDate = keymgr.PendingDeletion, &when
 		return nil
@@ -205,7 +215,7 @@ func (k *KMS) ScheduleKeyDeletion(ctx context.Context, key string, days int) (wh
 // CancelKeyDeletion enables a key whose deletion was scheduled, until the date of
 // the deletion. A key that waits for its material waits again.
 func (k *KMS) CancelKeyDeletion(ctx context.Context, key string) error {
-	return k.change(ctx, key, opCancel, func(_ *session, r *record) error {
+	return k.change(ctx, Entry{Operation: "CancelKeyDeletion", Key: key}, opCancel, func(_ *session, r *record) error {
 		if !k.clock().Before(*r.DeletionDate) {
 			return &keymgr.Error{
 				Code: CodeState, Key: r.ID, Hint: "a deletion can be cancelled until its date only",
@@ -224,13 +234,14 @@ func (k *KMS) CancelKeyDeletion(ctx context.Context, key string) error {
 
 // Authorize adds permissions of a principal on a key to those that it has.
 func (k *KMS) Authorize(ctx context.Context, key, principal string, allow []Permission) error {
-	if err := checkPrincipal(principal); err != nil {
-		return err
-	}
-	if err := checkPermissions(allow); err != nil {
-		return err
-	}
-	return k.change(ctx, key, opPolicy, func(_ *session, r *record) error {
+	e := Entry{Operation: "Authorize", Key: key, Detail: clipped(fmt.Sprint(principal, " ", allow))}
+	return k.change(ctx, e, opPolicy, func(_ *session, r *record) error {
+		if err := checkPrincipal(principal); err != nil {
+			return err
+		}
+		if err := checkPermissions(allow); err != nil {
+			return err
+		}
 		r.grant(principal, allow)
 		return nil
 	})
@@ -238,15 +249,19 @@ func (k *KMS) Authorize(ctx context.Context, key, principal string, allow []Perm
 
 // Revoke takes every permission on a key from a principal.
 func (k *KMS) Revoke(ctx context.Context, key, principal string) error {
-	if err := checkPrincipal(principal); err != nil {
-		return err
-	}
-	return k.change(ctx, key, opPolicy, func(_ *session, r *record) error { return r.revoke(principal) })
+	e := Entry{Operation: "Revoke", Key: key, Detail: clipped(principal)}
+	return k.change(ctx, e, opPolicy, func(_ *session, r *record) error {
+		if err := checkPrincipal(principal); err != nil {
+			return err
+		}
+		return r.revoke(principal)
+	})
 }
 
 // SetAlias gives a key an alias, taking it from the key that has it.
 func (k *KMS) SetAlias(ctx context.Context, alias, key string) error {
-	return k.changeAlias(ctx, alias, func(t *session) ([]*record, error) {
+	e := Entry{Operation: "SetAlias", Key: key, Detail: clipped(alias)}
+	return k.changeAlias(ctx, e, alias, func(t *session) ([]*record, error) {
 		r, err := k.findToChange(t, key, opAlias)
 		if err != nil {
 			return nil, err
@@ -261,6 +276,7 @@ func (k *KMS) SetAlias(ctx context.Context, alias, key string) error {
 				return nil, err
 			}
 			changed = append(changed, before)
+			t.entry.Key = r.ID
 		}
 		t.index.setAlias(k.region, alias, r.ID)
 		return changed, nil
@@ -269,7 +285,8 @@ func (k *KMS) SetAlias(ctx context.Context, alias, key string) error {
 
 // DeleteAlias takes an alias away. Its key stays.
 func (k *KMS) DeleteAlias(ctx context.Context, alias string) error {
-	return k.changeAlias(ctx, alias, func(t *session) ([]*record, error) {
+	e := Entry{Operation: "DeleteAlias", Key: alias, Detail: clipped(alias)}
+	return k.changeAlias(ctx, e, alias, func(t *session) ([]*record, error) {
 		r, err := k.findToChange(t, alias, opAlias)
 		if err != nil {
 			return nil, err
@@ -280,18 +297,15 @@ func (k *KMS) DeleteAlias(ctx context.Context, alias string) error {
 }
 
 // changeAlias stores what edit changed in the index and the keys concerned.
-func (k *KMS) changeAlias(ctx context.Context, alias string, edit func(*session) ([]*record, error)) error {
-	if err := checkNewAlias(alias); err != nil {
-		return err
-	}
-	t, err := k.store.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer t.end()
-	changed, err := edit(t)
-	if err != nil {
-		return err
-	}
-	return t.commit(changed...)
+func (k *KMS) changeAlias(ctx context.Context, e Entry, alias string, edit func(*session) ([]*record, error)) error {
+	return k.call(ctx, e, func(t *session) error {
+		if err := checkNewAlias(alias); err != nil {
+			return err
+		}
+		changed, err := edit(t)
+		if err != nil {
+			return err
+		}
+		return t.commit(changed...)
+	})
 }

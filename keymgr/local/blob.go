@@ -88,7 +88,7 @@ func wrap(cmk *secret.Buffer, r *record, dk *secret.Buffer, context contextDiges
 	if err != nil {
 		return keymgr.WrappedKey{}, fmt.Errorf("encode key id: %w", err)
 	}
-	version := uint32(len(r.Versions))
+	version := r.primary()
 	header := append([]byte(blobMagic), id...)
 	header = binary.BigEndian.AppendUint32(header, version)
 	header = append(header, context[:]...)

@@ -177,6 +177,9 @@ func TestFaultAtEveryWriteLeavesOldOrNewState(t *testing.T) {
 						t.Fatalf("%v at operation %d:\n%s\nis neither old\n%s\nnor new\n%s", fault, n, now, before, after)
 					}
 					wantOpens(t, k, w, dk)
+					if _, err := k.VerifyAudit(t.Context()); err != nil {
+						t.Errorf("%v at operation %d: %v", fault, n, err)
+					}
 					if err := change(t.Context(), k); now == before && err != nil {
 						t.Errorf("%v at operation %d, then again: %v", fault, n, err)
 					}

@@ -278,13 +278,12 @@ func TestLostIndexMakesNoSecondServiceKey(t *testing.T) {
 	old := readFile(t, path)
 	_, w := generate(t, k, "")
 	writeFile(t, path, old)
-	file := recordFile(strings.TrimPrefix(w.URI, "local:"))
 	_, err := k.As(DiskService).GenerateDataKeyWithoutPlaintext(t.Context(), "", disk("1"))
-	wantDamage(t, "GenerateDataKey", err, file)
+	wantDamage(t, "GenerateDataKey", err, path)
 	_, err = k.DescribeKey(t.Context(), ServiceAlias)
-	wantDamage(t, "DescribeKey", err, file)
+	wantDamage(t, "DescribeKey", err, path)
 	_, err = k.As(DiskService).Decrypt(t.Context(), w, disk("1"))
-	wantDamage(t, "Decrypt", err, file)
+	wantDamage(t, "Decrypt", err, path)
 }
 
 func TestMissingRootKeyOfAnEmptyKMS(t *testing.T) {

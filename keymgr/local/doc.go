@@ -19,6 +19,7 @@
 //	root.key         32 random bytes, mode 0600
 //	index.json       generation of every key, all aliases, the change in progress
 //	keys/ID.json     one key: state, policy, versions with their sealed material
+//	audit.log        one line for every call
 //	lock             held (flock) during every call
 //
 // Everything but root.key is authenticated with AES-256-GCM under the root key,
@@ -38,6 +39,21 @@
 //
 // Losing root.key loses every disk. When it is missing and anything is stored under
 // it, Open fails and never makes another one.
+//
+// # Audit
+//
+// Every call is recorded, whatever its result, unless the store cannot be opened; a
+// call that cannot be recorded fails. A record never holds key material. Each carries
+// an HMAC-SHA256 over the record before and itself, under a key derived from the root
+// key by HKDF; the number of records and the last one's HMAC are in the index. So a
+// record that was altered, added, moved or taken away is named by VerifyAudit, at the
+// end of the log too. A damaged log does not stop the KMS; a log that is longer than
+// the index says does: the index was put back.
+//
+// The last records stand in the index too, which is synced with every call: the record
+// of a change is stored with it, all or nothing, and what a crash tears off the log is
+// mended. A call that changes nothing costs one synced file. The log is synced when
+// the index has 16 records, which it then forgets. It is never shortened.
 //
 // # Wrapped keys
 //
@@ -60,7 +76,8 @@
 //
 // The root key, CMK material and data keys are only ever in locked memory (package
 // secret), read from files and decrypted straight into it. One exception remains:
-// crypto/aes keeps the expanded round keys of a cipher on the Go heap. Ciphers
+// crypto/aes keeps the expanded round keys of a cipher on the Go heap, as crypto/hkdf
+// does for the moment of a derivation. Ciphers
 // therefore live for one operation each; what the collector leaves of them until it
 // reuses the memory is round keys of the root key and of the CMK, never a data key,
 // and HardenProcess keeps it out of core dumps.

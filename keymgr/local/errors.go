@@ -35,6 +35,7 @@ const (
 	CodeBlob            = "InvalidCiphertext"
 	CodeContext         = "InvalidEncryptionContext"
 	CodeDamaged         = "DamagedKeyStore"
+	CodeAudit           = "DamagedAuditLog"
 )
 
 // damaged is the error for a stored file that cannot be trusted.
@@ -58,5 +59,12 @@ func badBlob(key, why string) error {
 		Code: CodeBlob, Key: key,
 		Hint: "the wrapped key was altered or cut; restore the disk's header from a backup",
 		Err:  fmt.Errorf("open wrapped key: %s: %w", why, keymgr.ErrCorrupt),
+	}
+}
+
+func onlyOperator(what, principal string) error {
+	return &keymgr.Error{
+		Code: CodeAccessDenied, Hint: "this is for the principal " + Operator,
+		Err: fmt.Errorf("%s by %s: %w", what, principal, keymgr.ErrAccessDenied),
 	}
 }

@@ -19,6 +19,8 @@ type index struct {
 	Aliases map[string]map[string]string `json:"aliases"`
 	// Pending are committed records that may not be in their files yet.
 	Pending []*record `json:"pending,omitempty"`
+	// Audit is the end of the audit log.
+	Audit auditHead `json:"audit,omitzero"`
 }
 
 func newIndex() *index {
@@ -59,7 +61,7 @@ func (ix *index) consistent() bool {
 			return false
 		}
 	}
-	return ix.Keys != nil && ix.Aliases != nil
+	return ix.Keys != nil && ix.Aliases != nil && ix.Audit.consistent()
 }
 
 func (ix *index) ids() []string { return slices.Sorted(maps.Keys(ix.Keys)) }

@@ -89,74 +89,123 @@ func (k *KMS) clock() time.Time { return k.now().UTC().Truncate(time.Second) }
 // GenerateDataKey makes a data key under a CMK; the name acs/ecs or none at all is
 // the service key, made now if need be. It needs the permission Generate.
 func (k *KMS) GenerateDataKey(ctx context.Context, key string, ec keymgr.Context) (*secret.Buffer, keymgr.WrappedKey, error) {
-	digest, err := digestContext(ec)
-	if err != nil {
-		return nil, keymgr.WrappedKey{}, err
-	}
-	t, err := k.store.beginNew(ctx)
-	if err != nil {
-		return nil, keymgr.WrappedKey{}, err
-	}
-	defer t.end()
-	r, err := k.findForUse(t, key, Generate)
-	if err != nil {
-		return nil, keymgr.WrappedKey{}, err
-	}
-	return t.generate(r, digest)
+	return k.generate(ctx, "GenerateDataKey", key, ec)
 }
 
 // GenerateDataKeyWithoutPlaintext is GenerateDataKey for a caller that must not see
 // the data key.
 func (k *KMS) GenerateDataKeyWithoutPlaintext(ctx context.Context, key string, ec keymgr.Context) (keymgr.WrappedKey, error) {
-	dk, w, err := k.GenerateDataKey(ctx, key, ec)
+	dk, w, err := k.generate(ctx, "GenerateDataKeyWithoutPlaintext", key, ec)
 	dk.Destroy()
 	return w, err
 }
 
+func (k *KMS) generate(ctx context.Context, operation, key string, ec keymgr.Context) (dk *secret.Buffer, w keymgr.WrappedKey, err error) {
+	var made *secret.Buffer
+	defer func() {
+		if dk == nil {
+			made.Destroy() // the call failed behind it
+		}
+	}()
+	err = k.callNew(ctx, Entry{Operation: operation, Key: key}, func(t *session) error {
+		digest, err := t.bind(ec)
+		if err != nil {
+			return err
+		}
+		r, err := k.findForUse(t, key, Generate)
+		if err != nil {
+			return err
+		}
+		t.entry.Version = r.primary()
+		made, w, err = t.generate(r, digest)
+		return err
+	})
+	if err != nil {
+		return nil, keymgr.WrappedKey{}, err
+	}
+	return made, w, nil
+}
+
 // Decrypt unwraps a data key. It needs the permission Decrypt.
-func (k *KMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context) (*secret.Buffer, error) {
-	digest, err := digestContext(ec)
+func (k *KMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context) (dk *secret.Buffer, err error) {
+	var made *secret.Buffer
+	defer func() {
+		if dk == nil {
+			made.Destroy() // the call failed behind it
+		}
+	}()
+	err = k.call(ctx, Entry{Operation: "Decrypt", Key: w.URI}, func(t *session) (err error) {
+		made, err = k.decrypt(t, w, ec, Decrypt)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	b, err := parseWrapped(w)
-	if err != nil {
-		return nil, err
-	}
-	t, err := k.store.begin(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer t.end()
-	return k.decrypt(t, b, digest, Decrypt)
+	return made, nil
 }
 
 // ReEncrypt wraps a data key under the primary version of newKey, which may be the
 // key that it is under. It needs the permission ReEncrypt on both keys.
-func (k *KMS) ReEncrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, newKey string) (keymgr.WrappedKey, error) {
-	digest, err := digestContext(ec)
+func (k *KMS) ReEncrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, newKey string) (out keymgr.WrappedKey, err error) {
+	err = k.call(ctx, Entry{Operation: "ReEncrypt", Key: w.URI, ToKey: clipped(newKey)}, func(t *session) error {
+		dk, err := k.decrypt(t, w, ec, ReEncrypt)
+		if err != nil {
+			return err
+		}
+		defer dk.Destroy()
+		from := t.entry.Key
+		r, err := k.findForUse(t, newKey, ReEncrypt)
+		t.entry.Key = from
+		if err != nil {
+			return err
+		}
+		t.entry.ToKey, t.entry.ToVersion = r.ID, r.primary()
+		digest, err := digestContext(ec)
+		if err != nil {
+			return err
+		}
+		out, err = t.wrap(r, dk, digest)
+		return err
+	})
 	if err != nil {
 		return keymgr.WrappedKey{}, err
 	}
-	b, err := parseWrapped(w)
+	return out, nil
+}
+
+// call makes one call of the KMS: nothing else happens meanwhile, and however it ends
+// it is recorded, except where the store cannot be opened or written.
+func (k *KMS) call(ctx context.Context, e Entry, f func(*session) error) error {
+	return k.callIn(ctx, e, k.store.begin, f)
+}
+
+// callNew is call for what makes a key: it makes the KMS if there is none.
+func (k *KMS) callNew(ctx context.Context, e Entry, f func(*session) error) error {
+	return k.callIn(ctx, e, k.store.beginNew, f)
+}
+
+func (k *KMS) callIn(ctx context.Context, e Entry, begin func(context.Context) (*session, error), f func(*session) error) error {
+	t, err := begin(ctx)
 	if err != nil {
-		return keymgr.WrappedKey{}, err
-	}
-	t, err := k.store.begin(ctx)
-	if err != nil {
-		return keymgr.WrappedKey{}, err
+		return err
 	}
 	defer t.end()
-	dk, err := k.decrypt(t, b, digest, ReEncrypt)
-	if err != nil {
-		return keymgr.WrappedKey{}, err
+	t.entry = k.stamp(e)
+	return t.record(f(t))
+}
+
+func (k *KMS) stamp(e Entry) Entry {
+	e.Time, e.Principal, e.Key = k.now().UTC().Truncate(time.Millisecond), k.principal, clipped(e.Key)
+	return e
+}
+
+// bind takes the encryption context of a call.
+func (t *session) bind(ec keymgr.Context) (contextDigest, error) {
+	digest, err := digestContext(ec)
+	if err == nil {
+		t.entry.Context = ec
 	}
-	defer dk.Destroy()
-	r, err := k.findForUse(t, newKey, ReEncrypt)
-	if err != nil {
-		return keymgr.WrappedKey{}, err
-	}
-	return t.wrap(r, dk, digest)
+	return digest, err
 }
 
 // mayUse checks policy first, so that a stranger does not learn the key's state.
@@ -178,6 +227,7 @@ func (k *KMS) findForUse(t *session, name string, p Permission) (*record, error)
 	if err != nil {
 		return nil, err
 	}
+	t.entry.Key = r.ID
 	return r, k.mayUse(r, p)
 }
 
@@ -195,13 +245,24 @@ func (k *KMS) makeServiceKey(t *session, p Permission) (*record, error) {
 		return nil, err
 	}
 	t.index.setAlias(k.region, ServiceAlias, r.ID)
-	if err := t.commit(r); err != nil {
+	made := k.stamp(Entry{Operation: "CreateKey", Key: r.ID, Version: 1, Detail: ServiceAlias, Result: ResultOK})
+	if err := t.write(made, r); err != nil {
 		return nil, fmt.Errorf("make service key: %w", err)
 	}
+	t.entry.Key = r.ID
 	return r, nil
 }
 
-func (k *KMS) decrypt(t *session, b blob, digest contextDigest, p Permission) (*secret.Buffer, error) {
+func (k *KMS) decrypt(t *session, w keymgr.WrappedKey, ec keymgr.Context, p Permission) (*secret.Buffer, error) {
+	digest, err := t.bind(ec)
+	if err != nil {
+		return nil, err
+	}
+	b, err := parseWrapped(w)
+	if err != nil {
+		return nil, err
+	}
+	t.entry.Key, t.entry.Version = b.id, b.version
 	r, err := t.load(b.id)
 	if err != nil {
 		return nil, err
@@ -243,7 +304,7 @@ func (t *session) generate(r *record, digest contextDigest) (*secret.Buffer, key
 }
 
 func (t *session) wrap(r *record, dk *secret.Buffer, digest contextDigest) (keymgr.WrappedKey, error) {
-	cmk, err := t.material(r, uint32(len(r.Versions)))
+	cmk, err := t.material(r, r.primary())
 	if err != nil {
 		return keymgr.WrappedKey{}, err
 	}

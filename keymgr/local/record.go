@@ -38,6 +38,9 @@ type version struct {
 	Material []byte    `json:"material"` // sealed under the root key
 }
 
+// primary is the number of the version that wraps, 0 if there is none.
+func (r *record) primary() uint32 { return uint32(len(r.Versions)) }
+
 func recordFile(id string) string { return "keys/" + id + ".json" }
 
 // parseRecord reads an authenticated body. The string is what is wrong, "" if

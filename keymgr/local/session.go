@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -15,6 +16,11 @@ type session struct {
 	*store
 	index *index
 	held  *os.File
+	// entry records the call; written is whether that was tried.
+	entry   Entry
+	written bool
+	// unsure: a write failed, and what is stored may not be what index says.
+	unsure bool
 }
 
 // begin waits for the store, reads its index and finishes a change that a crash
@@ -54,6 +60,11 @@ func (t *session) start(make bool) (err error) {
 	if t.held, err = t.lock(); err != nil {
 		return err
 	}
+	return t.readIndex()
+}
+
+// readIndex takes what is stored, and finishes a change in it.
+func (t *session) readIndex() error {
 	body, err := t.readDocument(indexFile, indexFormat)
 	if err != nil {
 		return err
@@ -92,9 +103,53 @@ func (t *session) end() {
 	t.mu.Unlock()
 }
 
-// commit stores the session's index and changed records as one change. Every change
-// of the index belongs to a record, so that an index put back is older than one.
+// record puts the end of a call into the audit log. A call that cannot be recorded
+// fails.
+func (t *session) record(failure error) error {
+	if t.written {
+		return failure // with the change, or not at all
+	}
+	t.entry.Result = resultOf(failure)
+	if t.unsure {
+		if err := t.readIndex(); err != nil {
+			return errors.Join(failure, err)
+		}
+	}
+	if err := t.write(t.entry); err != nil {
+		return errors.Join(failure, fmt.Errorf("record call: %w", err))
+	}
+	return failure
+}
+
+func resultOf(failure error) string {
+	var e *keymgr.Error
+	switch {
+	case failure == nil:
+		return ResultOK
+	case errors.As(failure, &e) && e.Code != "":
+		return e.Code
+	}
+	return resultFailed
+}
+
+// commit ends a call that changes something: the session's index and the changed
+// records are stored with the call's audit record, all or nothing.
 func (t *session) commit(changed ...*record) error {
+	t.written = true
+	t.entry.Result = ResultOK
+	return t.write(t.entry, changed...)
+}
+
+// write stores the session's index, changed records and an audit record as one
+// change.
+func (t *session) write(e Entry, changed ...*record) error {
+	t.unsure = true
+	if err := t.trimTail(); err != nil {
+		return err
+	}
+	if err := t.index.Audit.add(t.auditKey, e); err != nil {
+		return err
+	}
 	for _, r := range changed {
 		r.Generation = t.index.Keys[r.ID] + 1
 		t.index.Keys[r.ID] = r.Generation
@@ -103,11 +158,18 @@ func (t *session) commit(changed ...*record) error {
 	if err := t.writeDocument(indexFile, indexFormat, t.index); err != nil {
 		return fmt.Errorf("commit change: %w", err)
 	}
-	return t.settle()
+	if err := t.settle(); err != nil {
+		return err
+	}
+	t.unsure = false
+	return nil
 }
 
 // settle writes what was committed into its files.
 func (t *session) settle() error {
+	if err := t.settleAudit(); err != nil {
+		return err
+	}
 	if len(t.index.Pending) == 0 {
 		return nil
 	}

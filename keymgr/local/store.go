@@ -24,9 +24,10 @@ type store struct {
 	files
 	random func(size int) (*secret.Buffer, error)
 
-	mu     sync.Mutex     // held during a session
-	root   *secret.Buffer // nil while there is no KMS, and when closed
-	closed bool
+	mu       sync.Mutex     // held during a session
+	root     *secret.Buffer // nil while there is no KMS, and when closed
+	auditKey []byte         // derived from root
+	closed   bool
 }
 
 // open opens the KMS that is in the folder. If there is none it changes nothing: only
@@ -63,6 +64,9 @@ func (s *store) prepare() error {
 	}
 	defer lock.Close()
 	if err := s.openRoot(); err != nil {
+		return err
+	}
+	if s.auditKey, err = auditKey(s.root); err != nil {
 		return err
 	}
 	return s.openIndex()
@@ -203,4 +207,5 @@ func (s *store) close() {
 	defer s.mu.Unlock()
 	s.root.Destroy()
 	s.root, s.closed = nil, true
+	clear(s.auditKey)
 }

@@ -15,7 +15,8 @@ import (
 )
 
 // TestKeyIsNowhere: while a guest uses a disk, its data key is in no file, log,
-// argument list or environment, and not in a core dump of the process that serves it.
+// argument list or environment, and not in a core dump of the process that serves it,
+// nor of its broker, which had it. The KMS's root key never was in the former.
 func TestKeyIsNowhere(t *testing.T) {
 	leaktest.Tool(t, "gcore")
 	h := newHost(t)
@@ -37,6 +38,16 @@ func TestKeyIsNowhere(t *testing.T) {
 		t.Fatal("the core dump does not even hold the disk's id: it proves nothing")
 	}
 	mustNotHold(t, "core dump", core, key)
+	root, err := os.ReadFile(filepath.Join(h.dir, "kms", "root.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustNotHold(t, "core dump", core, root)
+	core = dump(t, brokerOf(t, pid))
+	if !bytes.Contains(core, []byte("disk-service")) {
+		t.Fatal("the core dump of the broker does not even hold its principal: it proves nothing")
+	}
+	mustNotHold(t, "core dump of the broker", core, key)
 	for _, name := range []string{"cmdline", "environ"} {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
 		if err != nil {
@@ -48,6 +59,24 @@ func TestKeyIsNowhere(t *testing.T) {
 	powerOff(t, vm)
 	e.stop()
 	searchFiles(t, h.dir, key)
+}
+
+// brokerOf is the one child of an export.
+func brokerOf(t *testing.T, pid int) (child int) {
+	t.Helper()
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		if text, err := os.ReadFile(path); err == nil {
+			fmt.Sscan(string(text), &child)
+		}
+	}
+	if child == 0 {
+		t.Fatalf("process %d has no child", pid)
+	}
+	return child
 }
 
 // dump makes a core dump of a process, as a debugger run by root does.

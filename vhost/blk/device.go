@@ -67,6 +67,7 @@ type Device struct {
 	// writeback is the write cache field, on at the start.
 	writeback atomic.Bool
 	counters  []counters // by queue
+	watchers  watchers
 }
 
 var _ vhost.Device = (*Device)(nil)

@@ -40,13 +40,20 @@ func ram(t testing.TB, o memory.Options) *memory.Device {
 // serve runs our back-end until the test ends.
 func serve(t testing.TB, dev blockdev.Device, o blk.Options) (socket string) {
 	t.Helper()
+	socket, _ = serveBlk(t, dev, o)
+	return socket
+}
+
+// serveBlk is serve that tells what it serves.
+func serveBlk(t testing.TB, dev blockdev.Device, o blk.Options) (socket string, d *blk.Device) {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(io.Discard, nil))
 	o.Logger = log
 	d, err := blk.New(dev, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return serveDevice(t, d)
+	return serveDevice(t, d), d
 }
 
 // serveDevice runs our sessions over any virtio device.
@@ -103,5 +110,12 @@ func conformWith(t *testing.T, target conformance.Target, o conformance.Options)
 }
 
 func TestConformance(t *testing.T) {
-	conform(t, conformance.Target{Socket: serve(t, ram(t, memory.Options{}), blk.Options{NumQueues: 4, Serial: "conformance"})})
+	dev := ram(t, memory.Options{MaxCapacity: 2 * capacity})
+	socket, d := serveBlk(t, dev, blk.Options{NumQueues: 4, Serial: "conformance"})
+	grow := func(context.Context) error {
+		err := dev.Grow(dev.Info().Capacity + 1<<20)
+		d.Resized()
+		return err
+	}
+	conform(t, conformance.Target{Socket: socket, Grow: grow})
 }
