@@ -55,6 +55,13 @@ type KeyInfo struct {
 	Region string `json:"region,omitempty"`
 	// DeletionDate is set in the state PendingDeletion.
 	DeletionDate *time.Time `json:"deletion_date,omitempty"`
+	// DeletionProtection: the deletion cannot be scheduled.
+	DeletionProtection bool `json:"deletion_protection"`
+	// RotationDays is the interval of automatic rotation, 0 for none.
+	RotationDays int        `json:"rotation_days"`
+	NextRotation *time.Time `json:"next_rotation,omitempty"`
+	// MaterialExpires is when imported material is forgotten.
+	MaterialExpires *time.Time `json:"material_expires,omitempty"`
 }
 
 // KMS is one key management service, as the disk service uses it. A key argument

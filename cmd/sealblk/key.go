@@ -8,7 +8,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"sealblk/disk"
 	"sealblk/keymgr"
 	"sealblk/keymgr/local"
 )
@@ -27,8 +26,18 @@ func (a *app) keyCommand() *cli.Command {
 				Flags: []cli.Flag{
 					&cli.StringFlag{Name: "alias", Usage: "`alias/NAME` for the key"},
 					&cli.StringFlag{Name: "description", Usage: "what the key is for"},
+					&cli.StringFlag{Name: "rotate-every", Usage: "rotate by itself every so many `DAYS`, 7d to 365d"},
+					&cli.StringFlag{Name: "origin", Usage: "where the material comes from, `ORIGIN`: kms, or external (sealblk key import)", Value: "kms"},
+					&cli.BoolFlag{Name: "deletion-protection", Usage: "refuse to delete the key"},
 				},
 			},
+			a.keyImportCommand(),
+			{
+				Name: "delete-material", Usage: "forget imported material; the key waits for the same material", ArgsUsage: "KEY",
+				Action: a.onKeys(a.keyDeleteMaterial, "KEY"),
+			},
+			a.keySetCommand(),
+			{Name: "usage", Usage: "count the calls on a key, by operation and disk", ArgsUsage: "KEY", Action: a.onKeys(a.keyUsage, "KEY")},
 			{Name: "list", Usage: "list all keys", Action: a.onKeys(a.keyList)},
 			{Name: "show", Usage: "show one key", ArgsUsage: "KEY", Action: a.onKeys(a.keyShow, "KEY")},
 			{Name: "enable", Usage: "make a disabled key usable again", ArgsUsage: "KEY", Action: a.onKeys(a.keyEnable, "KEY")},
@@ -104,9 +113,25 @@ func localKey(arg string) (string, error) {
 }
 
 func (a *app) keyCreate(c *cli.Context, kms *local.KMS, _ []string) error {
-	k, err := kms.CreateKey(c.Context, local.CreateOptions{Alias: c.String("alias"), Description: c.String("description")})
+	options := local.CreateOptions{
+		Alias: c.String("alias"), Description: c.String("description"),
+		External: c.String("origin") == "external", Protected: c.Bool("deletion-protection"),
+	}
+	if o := c.String("origin"); o != "kms" && o != "external" {
+		return usagef("origin %q: use kms or external", o)
+	}
+	var err error
+	if c.IsSet("rotate-every") {
+		if options.RotateDays, err = parseDays(c.String("rotate-every")); err != nil {
+			return err
+		}
+	}
+	k, err := kms.CreateKey(c.Context, options)
 	if err != nil {
 		return err
+	}
+	if options.External {
+		return a.printer(c).done(k, "created key %s, which waits for its material: sealblk key import %s --material FILE", k.KeyID, k.KeyID)
 	}
 	return a.printer(c).done(k, "created key %s; for disks to use it: sealblk key authorize %s --principal %s --allow generate,decrypt",
 		k.KeyID, k.KeyID, local.DiskService)
@@ -147,8 +172,9 @@ func (a *app) showKey(c *cli.Context, kms *local.KMS, key string) error {
 		{"key", k.KeyID}, {"uri", k.URI}, {"aliases", orDash(strings.Join(k.Aliases, ", "))}, {"state", string(k.State)},
 		{"origin", k.Origin}, {"description", orDash(k.Description)}, {"service key", yesNo(k.Service)},
 		{"primary version", k.PrimaryVersion}, {"versions", strconv.Itoa(k.Versions)},
-		{"created", k.Created.Format("2006-01-02 15:04:05 MST")},
+		{"created", k.Created.Format(timeFormat)}, {"deletion protection", yesNo(k.DeletionProtection)},
 	}
+	rows = append(rows, planned(k)...)
 	for principal, allowed := range policy {
 		rows = append(rows, [2]string{"allowed to " + principal, fmt.Sprint(allowed)})
 	}
@@ -184,33 +210,12 @@ func (a *app) keyScheduleDeletion(c *cli.Context, kms *local.KMS, args []string)
 	if err != nil {
 		return err
 	}
-	if !c.Bool("force") {
-		if err := a.refuseUsed(c, k); err != nil {
-			return err
-		}
-	}
-	when, err := kms.ScheduleKeyDeletion(c.Context, args[0], c.Int("days"))
+	when, err := kms.ScheduleKeyDeletion(c.Context, args[0], c.Int("days"), c.Bool("force"))
 	if err != nil {
 		return err
 	}
 	return a.printer(c).done(map[string]any{"key_id": k.KeyID, "deletion_date": when},
 		"key %s is unusable now and deleted on %s; to keep it: sealblk key cancel-deletion %s", k.KeyID, when.Format(time.DateOnly), k.KeyID)
-}
-
-// refuseUsed keeps a key that disks need.
-func (a *app) refuseUsed(c *cli.Context, k keymgr.KeyInfo) error {
-	catalogue, err := disk.OpenCatalogue(stateDir(c), nil)
-	if err != nil {
-		return err
-	}
-	used, err := catalogue.UsersOf(k.URI)
-	if err != nil {
-		return err
-	}
-	if len(used) > 0 {
-		return fmt.Errorf("key %s: it wraps the data keys of disks %s: delete those disks first, or add --force to lose their data with it", k.KeyID, strings.Join(used, ", "))
-	}
-	return nil
 }
 
 func (a *app) keyCancelDeletion(c *cli.Context, kms *local.KMS, args []string) error {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"sealblk/disk"
 	"sealblk/keymgr"
 	"sealblk/keymgr/local"
 )
@@ -24,5 +25,21 @@ func (a *app) keys(c *cli.Context, principal string) (*keymgr.Set, error) {
 }
 
 func openLocal(stateDir string, config config, principal string) (*local.KMS, error) {
-	return local.Open(filepath.Join(stateDir, "kms"), local.Options{Region: config.KMS.Local.Region, Principal: principal})
+	return local.Open(filepath.Join(stateDir, "kms"), local.Options{
+		Region: config.KMS.Local.Region, Principal: principal,
+		Users: func(_ context.Context, uri string) ([]string, error) { return usersOf(stateDir, uri) },
+	})
+}
+
+// usersOf names the disks that are wrapped under a key.
+func usersOf(stateDir, uri string) ([]string, error) {
+	catalogue, err := disk.OpenCatalogue(stateDir, nil)
+	if err != nil {
+		return nil, err
+	}
+	names, err := catalogue.UsersOf(uri)
+	for i, name := range names {
+		names[i] = "disk " + name
+	}
+	return names, err
 }

@@ -5,21 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"sealblk/keymgr"
-)
-
-// Days ahead that a deletion can be scheduled.
-const (
-	MinDeletionDays = 7
-	MaxDeletionDays = 366
 )
 
 // CreateOptions of a CMK.
 type CreateOptions struct {
 	Alias       string // alias/NAME, or "" for none
 	Description string
+	// External keys get their material by ImportKeyMaterial.
+	External bool
+	// RotateDays is the interval of automatic rotation, 7 to 365 days, 0 for none.
+	RotateDays int
+	// Protected keys are not deleted until SetDeletionProtection lifts it.
+	Protected bool
+}
+
+func (o CreateOptions) origin() string {
+	if o.External {
+		return originExternal
+	}
+	return originKMS
 }
 
 // CreateKey makes a CMK. Only Operator may; nobody may use the key until authorised.
@@ -36,11 +42,11 @@ func (k *KMS) CreateKey(ctx context.Context, o CreateOptions) (info keymgr.KeyIn
 		if err := k.checkFree(t, o.Alias); err != nil {
 			return err
 		}
-		r, err := t.newRecord(k, userPolicy())
+		r, err := t.newRecord(k, userPolicy(), o.origin())
 		if err != nil {
 			return err
 		}
-		r.Description = o.Description
+		r.Description, r.RotateDays, r.Protected = o.Description, o.RotateDays, o.Protected
 		if o.Alias != "" {
 			t.index.setAlias(k.region, o.Alias, r.ID)
 		}
@@ -65,6 +71,9 @@ func (k *KMS) checkCreate(o CreateOptions) error {
 		if err := checkNewAlias(o.Alias); err != nil {
 			return err
 		}
+	}
+	if err := checkRotation(o.RotateDays, o.origin()); err != nil {
+		return err
 	}
 	return checkDescription(o.Description)
 }
@@ -124,6 +133,9 @@ func (t *session) list() ([]keymgr.KeyInfo, error) {
 	errs := []error{t.checkStrays()}
 	for _, id := range t.index.ids() {
 		r, err := t.load(id)
+		if errors.Is(err, errDestroyed) {
+			continue
+		}
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -187,6 +199,9 @@ func (k *KMS) UpdateKeyDescription(ctx context.Context, key, description string)
 // RotateKey adds a version and makes it the primary. Older versions still decrypt.
 func (k *KMS) RotateKey(ctx context.Context, key string) (info keymgr.KeyInfo, err error) {
 	err = k.change(ctx, Entry{Operation: "RotateKey", Key: key}, opRotate, func(t *session, r *record) error {
+		if r.Origin == originExternal {
+			return invalid(r.ID, "make another key, and re-wrap the disks under it", "rotate a key of imported material")
+		}
 		if err := t.addVersion(k, r); err != nil {
 			return err
 		}
@@ -195,41 +210,6 @@ func (k *KMS) RotateKey(ctx context.Context, key string) (info keymgr.KeyInfo, e
 		return nil
 	})
 	return info, err
-}
-
-// ScheduleKeyDeletion makes a key unusable now, to be deleted after some days, 7 to
-// 366. Until then CancelKeyDeletion brings it back.
-func (k *KMS) ScheduleKeyDeletion(ctx context.Context, key string, days int) (when time.Time, err error) {
-	e := Entry{Operation: "ScheduleKeyDeletion", Key: key, Detail: fmt.Sprintf("in %d days", days)}
-	err = k.change(ctx, e, opSchedule, func(_ *session, r *record) error {
-		if days < MinDeletionDays || days > MaxDeletionDays {
-			return invalid(key, "choose 7 to 366 days", "schedule deletion in %d days", days)
-		}
-		when = k.clock().AddDate(0, 0, days)
-		r.State, r.DeletionDate = keymgr.PendingDeletion, &when
-		return nil
-	})
-	return when, err
-}
-
-// CancelKeyDeletion enables a key whose deletion was scheduled, until the date of
-// the deletion. A key that waits for its material waits again.
-func (k *KMS) CancelKeyDeletion(ctx context.Context, key string) error {
-	return k.change(ctx, Entry{Operation: "CancelKeyDeletion", Key: key}, opCancel, func(_ *session, r *record) error {
-		if !k.clock().Before(*r.DeletionDate) {
-			return &keymgr.Error{
-				Code: CodeState, Key: r.ID, Hint: "a deletion can be cancelled until its date only",
-				Err: fmt.Errorf("deletion was due at %s: %w", r.DeletionDate.Format(time.RFC3339), keymgr.ErrState),
-			}
-		}
-		if len(r.Versions) == 0 {
-			r.State = keymgr.PendingImport // there is nothing to enable
-		} else {
-			r.State = keymgr.Enabled
-		}
-		r.DeletionDate = nil
-		return nil
-	})
 }
 
 // Authorize adds permissions of a principal on a key to those that it has.

@@ -30,14 +30,29 @@ var changes = map[string]func(ctx context.Context, k *KMS) error{
 	"disable": func(ctx context.Context, k *KMS) error { return k.DisableKey(ctx, "alias/a") },
 	"rotate":  func(ctx context.Context, k *KMS) error { _, err := k.RotateKey(ctx, "alias/a"); return err },
 	"schedule": func(ctx context.Context, k *KMS) error {
-		_, err := k.ScheduleKeyDeletion(ctx, "alias/a", 30)
+		_, err := k.ScheduleKeyDeletion(ctx, "alias/a", 30, false)
 		return err
 	},
-	"cancel":       func(ctx context.Context, k *KMS) error { return k.CancelKeyDeletion(ctx, "alias/c") },
-	"describe":     func(ctx context.Context, k *KMS) error { return k.UpdateKeyDescription(ctx, "alias/a", "other") },
-	"authorize":    func(ctx context.Context, k *KMS) error { return k.Authorize(ctx, "alias/a", "p", permissions) },
-	"revoke":       func(ctx context.Context, k *KMS) error { return k.Revoke(ctx, "alias/a", DiskService) },
-	"move alias":   func(ctx context.Context, k *KMS) error { return k.SetAlias(ctx, "alias/a", "alias/b") },
+	"cancel":     func(ctx context.Context, k *KMS) error { return k.CancelKeyDeletion(ctx, "alias/c") },
+	"describe":   func(ctx context.Context, k *KMS) error { return k.UpdateKeyDescription(ctx, "alias/a", "other") },
+	"authorize":  func(ctx context.Context, k *KMS) error { return k.Authorize(ctx, "alias/a", "p", permissions) },
+	"revoke":     func(ctx context.Context, k *KMS) error { return k.Revoke(ctx, "alias/a", DiskService) },
+	"move alias": func(ctx context.Context, k *KMS) error { return k.SetAlias(ctx, "alias/a", "alias/b") },
+	"import": func(ctx context.Context, k *KMS) error {
+		m, err := secret.New(MaterialSize)
+		if err != nil {
+			return err
+		}
+		defer m.Destroy()
+		return k.ImportKeyMaterial(ctx, "alias/x", m, time.Time{})
+	},
+	"protect":      func(ctx context.Context, k *KMS) error { return k.SetDeletionProtection(ctx, "alias/a", true) },
+	"set rotation": func(ctx context.Context, k *KMS) error { return k.SetRotation(ctx, "alias/a", 30) },
+	"destruction that is due": func(ctx context.Context, k *KMS) error {
+		k.now = func() time.Time { return noon.AddDate(0, 0, 7) }
+		_, err := k.ListKeys(ctx)
+		return err
+	},
 	"delete alias": func(ctx context.Context, k *KMS) error { return k.DeleteAlias(ctx, "alias/b") },
 }
 
@@ -53,7 +68,10 @@ func populated(t *testing.T) (dir string, w keymgr.WrappedKey, dk *secret.Buffer
 			t.Fatal(err)
 		}
 	}
-	if _, err := k.ScheduleKeyDeletion(t.Context(), "alias/c", 7); err != nil {
+	if _, err := k.ScheduleKeyDeletion(t.Context(), "alias/c", 7, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.CreateKey(t.Context(), CreateOptions{Alias: "alias/x", External: true}); err != nil {
 		t.Fatal(err)
 	}
 	dk, w = generate(t, k, "alias/b")

@@ -55,7 +55,7 @@ func wantDamage(t *testing.T, what string, err error, file string) {
 func storedFiles(t *testing.T, dir string) []string {
 	t.Helper()
 	keys, err := filepath.Glob(filepath.Join(dir, "keys", "*.json"))
-	if err != nil || len(keys) != 3 {
+	if err != nil || len(keys) != 4 {
 		t.Fatalf("%d key files, %v", len(keys), err)
 	}
 	names := []string{"index.json"}
@@ -129,8 +129,8 @@ func TestDamagedKeyDoesNotStopOthers(t *testing.T) {
 	generate(t, k, "")
 	list, err := k.ListKeys(t.Context())
 	wantDamage(t, "ListKeys", err, path)
-	if len(list) != 3 {
-		t.Errorf("%d keys listed beside the damaged one, want 3", len(list))
+	if len(list) != 4 {
+		t.Errorf("%d keys listed beside the damaged one, want 4", len(list))
 	}
 	_, err = k.DescribeKey(t.Context(), "alias/a")
 	wantDamage(t, "DescribeKey", err, path)

@@ -14,6 +14,15 @@
 //
 // What a key in each state allows is in state.go, one table.
 //
+// # Life of a key
+//
+// There is no daemon. What has become due since the last call, the destruction of a
+// key, the expiry of imported material, a rotation, is done by the next call of any
+// kind before anything else, and recorded in the name of the principal kms. Of a
+// destroyed key a record without material stays, so that errors can say what happened.
+// Imported material is known again by a block that it sealed, itself sealed under the
+// root key.
+//
 // # Storage
 //
 //	root.key         32 random bytes, mode 0600

@@ -13,6 +13,9 @@ var ErrClosed = errors.New("KMS is closed")
 // errNoKMS tells a folder without a KMS from one that lacks a key.
 var errNoKMS = fmt.Errorf("there is no KMS: %w", keymgr.ErrNotFound)
 
+// errDestroyed tells a key that was destroyed from one that never was.
+var errDestroyed = fmt.Errorf("key was destroyed: %w", keymgr.ErrNotFound)
+
 func noKMS(dir string) error {
 	return &keymgr.Error{
 		Code: CodeKeyNotFound,
@@ -36,6 +39,9 @@ const (
 	CodeContext         = "InvalidEncryptionContext"
 	CodeDamaged         = "DamagedKeyStore"
 	CodeAudit           = "DamagedAuditLog"
+	CodeInUse           = "Rejected.KeyInUse"
+	CodeProtected       = "Rejected.DeletionProtection"
+	CodeMaterial        = "InvalidKeyMaterial"
 )
 
 // damaged is the error for a stored file that cannot be trusted.

@@ -35,7 +35,7 @@ func FuzzParseBlob(f *testing.F) {
 func FuzzParseFiles(f *testing.F) {
 	r := &record{
 		ID: newID(), Generation: 1, Region: "local", State: keymgr.Enabled, Origin: originKMS, Created: noon,
-		Policy: userPolicy(), Versions: []version{{1, noon, make([]byte, keySize+sealOverhead)}},
+		Policy: userPolicy(), Versions: []version{{Number: 1, Created: noon, Material: make([]byte, keySize+sealOverhead)}},
 	}
 	ix := newIndex()
 	ix.Keys[r.ID] = 1

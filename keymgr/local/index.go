@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"time"
 )
 
 const (
@@ -19,6 +20,8 @@ type index struct {
 	Aliases map[string]map[string]string `json:"aliases"`
 	// Pending are committed records that may not be in their files yet.
 	Pending []*record `json:"pending,omitempty"`
+	// Due is when something must be done with a key without being asked.
+	Due map[string]time.Time `json:"due,omitempty"`
 	// Audit is the end of the audit log.
 	Audit auditHead `json:"audit,omitzero"`
 }
@@ -56,6 +59,11 @@ func (ix *index) consistent() bool {
 			}
 		}
 	}
+	for id := range ix.Due {
+		if ix.Keys[id] == 0 {
+			return false
+		}
+	}
 	for _, r := range ix.Pending {
 		if r == nil || !r.consistent() || ix.Keys[r.ID] != r.Generation {
 			return false
@@ -89,5 +97,11 @@ func (ix *index) deleteAlias(region, alias string) {
 	delete(ix.Aliases[region], alias)
 	if len(ix.Aliases[region]) == 0 {
 		delete(ix.Aliases, region)
+	}
+}
+
+func (ix *index) deleteAliasesOf(r *record) {
+	for _, alias := range ix.aliasesOf(r) {
+		ix.deleteAlias(r.Region, alias)
 	}
 }

@@ -15,6 +15,9 @@ type Options struct {
 	Region string
 	// Principal in whose name calls are made; "" is Operator.
 	Principal string
+	// Users names what is wrapped under a key, by its URI: disks, snapshots. A key with
+	// users is deleted by force only. Nil: nobody is asked. It must not call the KMS.
+	Users func(ctx context.Context, uri string) ([]string, error)
 	// Now is the clock; nil: the system's.
 	Now func() time.Time
 }
@@ -24,6 +27,7 @@ type KMS struct {
 	store     *store
 	region    string
 	principal string
+	users     func(ctx context.Context, uri string) ([]string, error)
 	now       func() time.Time
 }
 
@@ -40,6 +44,7 @@ func open(f files, opts Options) (*KMS, error) {
 		store:     &store{files: f, random: secret.Random},
 		region:    orDefault(opts.Region, DefaultRegion),
 		principal: orDefault(opts.Principal, Operator),
+		users:     opts.Users,
 		now:       opts.Now,
 	}
 	if k.now == nil {
@@ -190,6 +195,9 @@ func (k *KMS) callIn(ctx context.Context, e Entry, begin func(context.Context) (
 		return err
 	}
 	defer t.end()
+	if err := k.catchUp(t); err != nil {
+		return err
+	}
 	t.entry = k.stamp(e)
 	return t.record(f(t))
 }
@@ -235,7 +243,7 @@ func (k *KMS) makeServiceKey(t *session, p Permission) (*record, error) {
 	if err := t.checkStrays(); err != nil {
 		return nil, err // there may have been one
 	}
-	r, err := t.newRecord(k, servicePolicy())
+	r, err := t.newRecord(k, servicePolicy(), originKMS)
 	if err != nil {
 		return nil, err
 	}

@@ -211,7 +211,7 @@ func TestServiceKey(t *testing.T) {
 		}
 	}
 	id := strings.TrimPrefix(w.URI, "local:")
-	_, errSchedule := k.ScheduleKeyDeletion(ctx, id, 30)
+	_, errSchedule := k.ScheduleKeyDeletion(ctx, id, 30, false)
 	for what, err := range map[string]error{
 		"disable": k.DisableKey(ctx, id), "schedule deletion": errSchedule,
 		"authorize": k.Authorize(ctx, id, "eve", []Permission{Decrypt}), "revoke": k.Revoke(ctx, id, DiskService),

@@ -89,7 +89,7 @@ func (m *model) changeState(t *rapid.T) {
 	err := map[string]func() error{
 		"EnableKey":           func() error { return m.kms.EnableKey(ctx, k.id) },
 		"DisableKey":          func() error { return m.kms.DisableKey(ctx, k.id) },
-		"ScheduleKeyDeletion": func() error { _, err := m.kms.ScheduleKeyDeletion(ctx, k.id, 9); return err },
+		"ScheduleKeyDeletion": func() error { _, err := m.kms.ScheduleKeyDeletion(ctx, k.id, 9, false); return err },
 		"CancelKeyDeletion":   func() error { return m.kms.CancelKeyDeletion(ctx, k.id) },
 		"RotateKey":           func() error { _, err := m.kms.RotateKey(ctx, k.id); return err },
 	}[call]()

@@ -85,7 +85,7 @@ func TestOnlyAdministratorsChangeKeys(t *testing.T) {
 	disks := k.As(DiskService)
 	_, errCreate := disks.CreateKey(ctx, CreateOptions{})
 	_, errRotate := disks.RotateKey(ctx, id)
-	_, errSchedule := disks.ScheduleKeyDeletion(ctx, id, 7)
+	_, errSchedule := disks.ScheduleKeyDeletion(ctx, id, 7, false)
 	for what, err := range map[string]error{
 		"create": errCreate, "rotate": errRotate, "schedule": errSchedule, "disable": disks.DisableKey(ctx, id),
 		"authorize": disks.Authorize(ctx, id, DiskService, []Permission{Admin}), "alias": disks.SetAlias(ctx, "alias/x", id),

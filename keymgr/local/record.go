@@ -11,22 +11,32 @@ import (
 
 const recordFormat = "sealblk-kms-key"
 
-// originKMS: the material was made here.
-const originKMS = "kms"
+// Where a key's material was made: here, or by who imports it.
+const (
+	originKMS      = "kms"
+	originExternal = "external"
+)
 
 // record is a CMK as it is stored.
 type record struct {
 	ID string `json:"id"`
 	// Generation counts the writes of this record, from 1.
-	Generation   uint64                  `json:"generation"`
-	Region       string                  `json:"region"`
-	Service      bool                    `json:"service"`
-	State        keymgr.State            `json:"state"`
-	Origin       string                  `json:"origin"`
-	Description  string                  `json:"description"`
-	Created      time.Time               `json:"created"`
-	DeletionDate *time.Time              `json:"deletion_date,omitempty"`
-	Policy       map[string][]Permission `json:"policy"`
+	Generation   uint64       `json:"generation"`
+	Region       string       `json:"region"`
+	Service      bool         `json:"service"`
+	State        keymgr.State `json:"state"`
+	Origin       string       `json:"origin"`
+	Description  string       `json:"description"`
+	Created      time.Time    `json:"created"`
+	DeletionDate *time.Time   `json:"deletion_date,omitempty"`
+	// Destroyed is set when the material was destroyed; the record tells that there was
+	// a key.
+	Destroyed *time.Time              `json:"destroyed,omitempty"`
+	Policy    map[string][]Permission `json:"policy"`
+	// RotateDays is how often the key rotates by itself, 0 for never.
+	RotateDays int `json:"rotate_days,omitempty"`
+	// Protected keys are not deleted.
+	Protected bool `json:"protected,omitempty"`
 	// Versions are numbered from 1 without gaps; the last one is the primary.
 	Versions []version `json:"versions"`
 }
@@ -35,7 +45,11 @@ type record struct {
 type version struct {
 	Number   uint32    `json:"number"`
 	Created  time.Time `json:"created"`
-	Material []byte    `json:"material"` // sealed under the root key
+	Material []byte    `json:"material"` // sealed under the root key; empty when it is forgotten
+	// Check knows imported material again; sealed under the root key.
+	Check []byte `json:"check,omitempty"`
+	// Expires is when imported material is forgotten.
+	Expires *time.Time `json:"expires,omitempty"`
 }
 
 // primary is the number of the version that wraps, 0 if there is none.
@@ -64,7 +78,7 @@ func parseRecord(body []byte, id string) (*record, string) {
 
 func (r *record) consistent() bool {
 	for i, v := range r.Versions {
-		if v.Number != uint32(i+1) || len(v.Material) != keySize+sealOverhead {
+		if v.Number != uint32(i+1) || len(v.Material) != keySize+sealOverhead && len(v.Material) != 0 {
 			return false
 		}
 	}
@@ -76,7 +90,18 @@ func (r *record) consistent() bool {
 	pending := r.State == keymgr.PendingDeletion
 	return validID(r.ID) && r.Generation > 0 && checkRegion(r.Region) == nil &&
 		slices.Contains(states, r.State) && pending == (r.DeletionDate != nil) &&
-		(len(r.Versions) > 0 || r.State != keymgr.Enabled)
+		(r.hasMaterial() || r.State != keymgr.Enabled && r.State != keymgr.Disabled) &&
+		checkRotation(r.RotateDays, r.Origin) == nil && (r.Destroyed == nil || pending)
+}
+
+// hasMaterial: data keys can be wrapped, and every one unwrapped.
+func (r *record) hasMaterial() bool {
+	for _, v := range r.Versions {
+		if len(v.Material) == 0 {
+			return false
+		}
+	}
+	return len(r.Versions) > 0
 }
 
 // info describes the key to the world.
@@ -93,6 +118,11 @@ func (r *record) info(aliases []string) keymgr.KeyInfo {
 		Created:      r.Created,
 		Region:       r.Region,
 		DeletionDate: r.DeletionDate,
+
+		DeletionProtection: r.Protected,
+		RotationDays:       r.RotateDays,
+		NextRotation:       r.nextRotation(),
+		MaterialExpires:    r.expiry(),
 	}
 	if n := len(r.Versions); n > 0 {
 		info.PrimaryVersion = strconv.Itoa(n)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
@@ -153,6 +154,7 @@ func (t *session) write(e Entry, changed ...*record) error {
 	for _, r := range changed {
 		r.Generation = t.index.Keys[r.ID] + 1
 		t.index.Keys[r.ID] = r.Generation
+		t.index.plan(r)
 	}
 	t.index.Pending = changed
 	if err := t.writeDocument(indexFile, indexFormat, t.index); err != nil {
@@ -208,7 +210,14 @@ func (t *session) load(id string) (*record, error) {
 	if !known {
 		return nil, t.unknown(id)
 	}
-	return t.loadGeneration(id, generation, generation)
+	r, err := t.loadGeneration(id, generation, generation)
+	if err == nil && r.Destroyed != nil {
+		return nil, &keymgr.Error{
+			Code: CodeKeyNotFound, Key: id, Hint: "nothing opens what it wrapped but a copy of its material",
+			Err: fmt.Errorf("on %s: %w", r.Destroyed.Format(time.DateOnly), errDestroyed),
+		}
+	}
+	return r, err
 }
 
 // loadGeneration reads a record whose generation is in a range.
@@ -279,11 +288,15 @@ func (t *session) checkStrays() error {
 	return nil
 }
 
-// newRecord is an enabled key with one version.
-func (t *session) newRecord(k *KMS, policy map[string][]Permission) (*record, error) {
+// newRecord is an enabled key with one version, or one that waits for its material.
+func (t *session) newRecord(k *KMS, policy map[string][]Permission, origin string) (*record, error) {
 	r := &record{
-		ID: newID(), Region: k.region, State: keymgr.Enabled, Origin: originKMS,
+		ID: newID(), Region: k.region, State: keymgr.Enabled, Origin: origin,
 		Created: k.clock(), Policy: policy,
+	}
+	if origin == originExternal {
+		r.State = keymgr.PendingImport
+		return r, nil
 	}
 	return r, t.addVersion(k, r)
 }
@@ -309,6 +322,9 @@ func (t *session) material(r *record, number uint32) (*secret.Buffer, error) {
 	i := slices.IndexFunc(r.Versions, func(v version) bool { return v.Number == number })
 	if i < 0 {
 		return nil, badBlob(r.ID, fmt.Sprintf("the key has no version %d", number))
+	}
+	if len(r.Versions[i].Material) == 0 {
+		return nil, fmt.Errorf("open key material: %w", r.refuse(CodePendingImport))
 	}
 	m, err := unseal(t.root, r.Versions[i].Material, materialAAD(r.ID, number))
 	if err != nil {

@@ -14,7 +14,7 @@ type operation int
 const (
 	opUse operation = iota // GenerateDataKey(WithoutPlaintext), Decrypt, ReEncrypt
 	opDescribe
-	opUpdate // UpdateKeyDescription
+	opUpdate // UpdateKeyDescription, SetRotation, SetDeletionProtection
 	opEnable
 	opDisable
 	opSchedule
@@ -22,6 +22,8 @@ const (
 	opRotate
 	opPolicy // Authorize, Revoke
 	opAlias
+	opImport // ImportKeyMaterial
+	opForget // DeleteKeyMaterial
 )
 
 // refusals is the state table: the code with which a state refuses an operation. No
@@ -32,7 +34,11 @@ const (
 //	     v                    |   |                v
 //	[Enabled] <--------> [Disabled]          [PendingDeletion]
 //	     ^                                         |
-//	     '------------ CancelKeyDeletion ----------'
+//	     '------------ CancelKeyDeletion ----------'   date passed: destroyed
+//
+//	A key of external origin begins as PendingImport. ImportKeyMaterial enables it;
+//	DeleteKeyMaterial and the material's expiry take it back there, and so does
+//	CancelKeyDeletion when it has no material.
 var refusals = map[operation]map[keymgr.State]string{
 	opUse: {
 		keymgr.Disabled:        CodeDisabled,
@@ -49,6 +55,8 @@ var refusals = map[operation]map[keymgr.State]string{
 		keymgr.PendingDeletion: CodePendingDeletion,
 		keymgr.PendingImport:   CodePendingImport,
 	},
+	opImport: {keymgr.PendingDeletion: CodePendingDeletion},
+	opForget: {keymgr.PendingDeletion: CodePendingDeletion, keymgr.PendingImport: CodePendingImport},
 }
 
 // refusedByServiceKey are the changes that a service key never takes.
@@ -77,6 +85,10 @@ func (r *record) allow(op operation) error {
 	if !refused {
 		return nil
 	}
+	return r.refuse(code)
+}
+
+func (r *record) refuse(code string) error {
 	why := refusal[code]
 	return &keymgr.Error{Code: code, Key: r.ID, Hint: fmt.Sprintf(why.hint, r.ID), Err: why.err}
 }

@@ -14,8 +14,8 @@ type stateRow struct {
 	enabled, disabled, pendingDeletion, pendingImport string
 }
 
-// stateTable is the reference cloud's published table (CancelKeyDeletion and
-// RotateKey are added): for each call the code with which each state refuses it.
+// stateTable is the reference cloud's published table (CancelKeyDeletion,
+// RotateKey, SetRotation, SetDeletionProtection and GetKeyUsage are added): for each call the code with which each state refuses it.
 var stateTable = []stateRow{
 	{"GenerateDataKey", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"GenerateDataKeyWithoutPlaintext", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
@@ -25,6 +25,9 @@ var stateTable = []stateRow{
 	{"DescribeKey", "", "", "", ""},
 	{"ListKeys", "", "", "", ""},
 	{"UpdateKeyDescription", "", "", "Rejected.PendingDeletion", ""},
+	{"SetRotation", "", "", "Rejected.PendingDeletion", ""},
+	{"SetDeletionProtection", "", "", "Rejected.PendingDeletion", ""},
+	{"GetKeyUsage", "", "", "", ""},
 	{"EnableKey", "", "", "Rejected.StateModifiedFailed", "Rejected.StateModifiedFailed"},
 	{"DisableKey", "", "", "Rejected.StateModifiedFailed", "Rejected.StateModifiedFailed"},
 	{"ScheduleKeyDeletion", "", "", "Rejected.StateModifiedFailed", ""},
@@ -75,12 +78,15 @@ func stateCalls(t *testing.T, k *KMS, id string, w, from keymgr.WrappedKey) map[
 			}
 			return err
 		},
-		"UpdateKeyDescription": func() error { return k.UpdateKeyDescription(ctx, id, "new") },
-		"EnableKey":            func() error { return k.EnableKey(ctx, id) },
-		"DisableKey":           func() error { return k.DisableKey(ctx, id) },
-		"ScheduleKeyDeletion":  func() error { _, err := k.ScheduleKeyDeletion(ctx, id, 7); return err },
-		"CancelKeyDeletion":    func() error { return k.CancelKeyDeletion(ctx, id) },
-		"RotateKey":            func() error { _, err := k.RotateKey(ctx, id); return err },
+		"UpdateKeyDescription":  func() error { return k.UpdateKeyDescription(ctx, id, "new") },
+		"SetRotation":           func() error { return k.SetRotation(ctx, id, 300) },
+		"SetDeletionProtection": func() error { return k.SetDeletionProtection(ctx, id, false) },
+		"GetKeyUsage":           func() error { _, err := k.KeyUsage(ctx, id); return err },
+		"EnableKey":             func() error { return k.EnableKey(ctx, id) },
+		"DisableKey":            func() error { return k.DisableKey(ctx, id) },
+		"ScheduleKeyDeletion":   func() error { _, err := k.ScheduleKeyDeletion(ctx, id, 7, false); return err },
+		"CancelKeyDeletion":     func() error { return k.CancelKeyDeletion(ctx, id) },
+		"RotateKey":             func() error { _, err := k.RotateKey(ctx, id); return err },
 	}
 }
 
@@ -125,12 +131,12 @@ func TestScheduledDeletion(t *testing.T) {
 	k, ctx := newKMS(t), t.Context()
 	id := newKey(t, k)
 	for _, days := range []int{-1, 0, 6, 367} {
-		_, err := k.ScheduleKeyDeletion(ctx, id, days)
+		_, err := k.ScheduleKeyDeletion(ctx, id, days, false)
 		wantError(t, "too few or many days", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
 	}
 	for _, days := range []int{7, 366} {
 		want := noon.AddDate(0, 0, days)
-		when, err := k.ScheduleKeyDeletion(ctx, id, days)
+		when, err := k.ScheduleKeyDeletion(ctx, id, days, false)
 		if err != nil || !when.Equal(want) {
 			t.Fatalf("ScheduleKeyDeletion(%d) = %v, %v", days, when, err)
 		}
@@ -146,10 +152,10 @@ func TestScheduledDeletion(t *testing.T) {
 		}
 		k.now = func() time.Time { return noon }
 	}
-	when, err := k.ScheduleKeyDeletion(ctx, id, 7)
+	when, err := k.ScheduleKeyDeletion(ctx, id, 7, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	k.now = func() time.Time { return when }
-	wantError(t, "cancel at the date", k.CancelKeyDeletion(ctx, id), keymgr.ErrState, CodeState)
+	wantError(t, "cancel at the date", k.CancelKeyDeletion(ctx, id), keymgr.ErrNotFound, CodeKeyNotFound)
 }
