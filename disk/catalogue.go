@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"sealblk/internal/atomicfile"
+	"sealblk/internal/linkname"
 	"sealblk/keymgr"
 )
 
@@ -46,14 +47,11 @@ func (c *Catalogue) lockPath(name string) string {
 	return filepath.Join(c.dir, "disks", name+".lock")
 }
 
-// RuntimePath is the file that says who exports a disk. See [Runtime].
-func (c *Catalogue) RuntimePath(name string) string { return c.runtimePath(name) }
-
 func (c *Catalogue) runtimePath(name string) string {
 	return filepath.Join(c.dir, "run", name+".json")
 }
 
-// ControlPath is where the export of a disk listens for control requests.
+// ControlPath is where the export that has a disk listens for control requests.
 func (c *Catalogue) ControlPath(name string) string {
 	return filepath.Join(c.dir, "run", name+".ctl")
 }
@@ -61,6 +59,20 @@ func (c *Catalogue) ControlPath(name string) string {
 // SocketPath is where a disk is exported when the user names no place.
 func (c *Catalogue) SocketPath(name string) string {
 	return filepath.Join(c.dir, "run", name+".sock")
+}
+
+// publicName is the name in run of the file of the export that has a disk: kind is
+// "ctl" for its control socket, and "json" for its Runtime. own tells the export from
+// others of the disk; a tilde is in no disk's name.
+func (c *Catalogue) publicName(name, own, kind string) linkname.Name {
+	run := filepath.Join(c.dir, "run")
+	return linkname.Name{Own: filepath.Join(run, name+"~"+own+"."+kind), Public: filepath.Join(run, name+"."+kind)}
+}
+
+// StandbySocketPath is where a disk is exported that is to be taken over, when the
+// user names no place.
+func (c *Catalogue) StandbySocketPath(name string) string {
+	return filepath.Join(c.dir, "run", name+"~incoming.sock")
 }
 
 // Get reads the record of a disk.

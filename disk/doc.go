@@ -36,6 +36,10 @@
 // # Concurrency
 //
 // A disk is open, or being changed, in one process at a time: the lock file says
-// so. Disks are added one at a time. Listing and showing take no lock. A [Catalogue]
+// so. To migrate a VM, a second process opens its disk with OpenOptions.Standby, reads
+// what does not change and holds a claim; the first gives the disk away ([Disk.Release])
+// and the second takes it ([Disk.Take]), or the first takes it back. Nobody without a
+// claim can come in between, on this host or on another one that locks the same
+// backing file. Disks are added one at a time. Listing and showing take no lock. A [Catalogue]
 // may be used from any goroutine.
 package disk

@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"sealblk/internal/atomicfile"
+	"sealblk/internal/linkname"
 )
 
 // Runtime says who exports a disk.
@@ -22,8 +26,8 @@ type Runtime struct {
 // lease is the exclusive right to a disk, as long as the process lives or until it
 // is released.
 type lease struct {
-	f       *os.File
-	runtime string
+	f                *os.File
+	runtime, control linkname.Name
 }
 
 // acquire takes the lock of a disk, or ErrInUse.
@@ -34,14 +38,17 @@ func (c *Catalogue) acquire(name string) (*lease, error) {
 	}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, wholeFile()); err != nil {
 		f.Close()
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-			return nil, c.inUse(name)
-		}
-		return nil, fmt.Errorf("lock disk %s: %w", name, err)
+		return nil, c.lockFailed(name, err)
 	}
-	l := &lease{f: f, runtime: c.runtimePath(name)}
-	_ = os.Remove(l.runtime) // an export that was killed left it
-	return l, nil
+	c.sweep(name)
+	return c.newLease(name, f), nil
+}
+
+func (c *Catalogue) lockFailed(name string, err error) error {
+	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
+		return c.inUse(name)
+	}
+	return fmt.Errorf("lock disk %s: %w", name, err)
 }
 
 // lockCatalogue serialises the moment in which disks are added, so that no two get one
@@ -83,34 +90,67 @@ func (c *Catalogue) inUse(name string) error {
 		"stop it first: sealblk disk detach "+name+", or SIGTERM to the export")
 }
 
-// publish tells others who exports the disk.
-func (l *lease) publish(rt Runtime) error {
+// publish writes down who has the claim, and puts the disk's name on it if it holds
+// the disk.
+func (l *lease) publish(rt Runtime, holds bool) error {
 	data, err := json.Marshal(rt)
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(l.runtime, data, 0o600)
+	if err := atomicfile.Write(l.runtime.Own, data, 0o600); err != nil || !holds {
+		return err
+	}
+	return l.runtime.Put()
 }
 
 func (l *lease) release() {
-	_ = os.Remove(l.runtime)
+	_ = l.runtime.Remove() // what is left is not believed once the lock is free
 	l.f.Close()
 }
 
-// Runtime tells who exports a disk now, if anybody does.
-func (c *Catalogue) Runtime(name string) (Runtime, bool) {
+// Runtime tells who exports a disk now, if anybody does; failing that, who stands by
+// for it.
+func (c *Catalogue) Runtime(name string) (rt Runtime, ok bool) {
 	if !c.locked(name) {
 		return Runtime{}, false
 	}
-	data, err := os.ReadFile(c.runtimePath(name))
+	for _, path := range append([]string{c.runtimePath(name)}, c.ownFiles(name, "json")...) {
+		if data, err := os.ReadFile(path); err == nil && json.Unmarshal(data, &rt) == nil {
+			return rt, true
+		}
+	}
+	return Runtime{}, false
+}
+
+// ownFiles are the files of all exports of a disk under their own names.
+func (c *Catalogue) ownFiles(name, kind string) []string {
+	entries, err := os.ReadDir(filepath.Join(c.dir, "run"))
 	if err != nil {
-		return Runtime{}, false
+		return nil
 	}
-	var rt Runtime
-	if json.Unmarshal(data, &rt) != nil {
-		return Runtime{}, false
+	var paths []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), name+"~") && strings.HasSuffix(e.Name(), "."+kind) {
+			paths = append(paths, filepath.Join(c.dir, "run", e.Name()))
+		}
 	}
-	return rt, true
+	return paths
+}
+
+// sweep removes what exports left that were killed. None lives.
+func (c *Catalogue) sweep(name string) {
+	_ = os.Remove(c.runtimePath(name))
+	for _, path := range slices.Concat(c.ownFiles(name, "json"), c.ownFiles(name, "ctl")) {
+		_ = os.Remove(path)
+	}
+}
+
+var leases atomic.Uint64
+
+// newLease names the files of an export so that no other has the same.
+func (c *Catalogue) newLease(name string, f *os.File) *lease {
+	own := fmt.Sprintf("%d-%d", os.Getpid(), leases.Add(1))
+	return &lease{f: f, runtime: c.publicName(name, own, "json"), control: c.publicName(name, own, "ctl")}
 }
 
 // locked tells whether a process has the disk. It asks without taking the lock, so

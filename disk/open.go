@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/crypt"
@@ -12,6 +13,7 @@ import (
 	"sealblk/blockdev/memory"
 	"sealblk/blockdev/null"
 	"sealblk/cipher"
+	"sealblk/internal/linkname"
 	"sealblk/keymgr/secret"
 )
 
@@ -19,6 +21,9 @@ import (
 type OpenOptions struct {
 	ReadOnly bool
 	Engine   file.Engine
+	// Standby opens a disk that another export may be using: the right to use it comes
+	// with Take.
+	Standby bool
 }
 
 // Disk is an open disk: its device stack, the key in locked memory, and the lock
@@ -30,8 +35,12 @@ type Disk struct {
 	// Warnings are what an operator should know, one line each.
 	Warnings []string
 
-	lease *lease
-	keys  *secret.Buffer
+	catalogue *Catalogue
+	lease     *lease
+	holds     atomic.Bool
+	lower     handover // the backing store, if it can be handed over
+	proof     proof
+	keys      *secret.Buffer
 }
 
 // Open locks a disk, unwraps and verifies its key, and builds its device stack.
@@ -39,16 +48,32 @@ func (c *Catalogue) Open(ctx context.Context, name string, o OpenOptions) (*Disk
 	if _, err := c.Get(name); err != nil {
 		return nil, err
 	}
-	l, err := c.acquire(name)
-	if err != nil {
+	d := &Disk{catalogue: c}
+	var err error
+	if d.lease, err = c.leaseFor(name, o); err != nil {
 		return nil, err
 	}
-	d := &Disk{lease: l}
+	d.holds.Store(!o.Standby)
 	if err := c.open(ctx, d, name, o); err != nil {
 		_ = d.Close() // nothing was written
 		return nil, err
 	}
 	return d, nil
+}
+
+func (c *Catalogue) leaseFor(name string, o OpenOptions) (*lease, error) {
+	if o.Standby {
+		return c.standBy(name)
+	}
+	l, err := c.acquire(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.share(); err != nil {
+		l.release()
+		return nil, fmt.Errorf("lock disk %s: %w", name, err)
+	}
+	return l, nil
 }
 
 func (c *Catalogue) open(ctx context.Context, d *Disk, name string, o OpenOptions) (err error) {
@@ -68,6 +93,9 @@ func (c *Catalogue) open(ctx context.Context, d *Disk, name string, o OpenOption
 		}
 	}
 	d.Device, err = openBackend(d.Record, b, nil, o)
+	if err == nil {
+		d.lower, _ = d.Device.(handover)
+	}
 	return err
 }
 
@@ -90,7 +118,12 @@ func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, o Ope
 		_ = lower.Close() // nothing was written
 		return fmt.Errorf("disk %s: %w", d.Record.Name, err)
 	}
-	return nil
+	d.lower, _ = lower.(handover)
+	path, err := c.storeFile(d.Record)
+	if err != nil {
+		return err
+	}
+	return d.remember(path, h)
 }
 
 // encrypt puts the encryption layer over the backing store. The round keys go into
@@ -120,7 +153,7 @@ func openBackend(r Record, b backend, h *luks.Header, o OpenOptions) (blockdev.D
 	}
 	dev, err := file.Open(b.path, file.Options{
 		ReadOnly: o.ReadOnly, Offset: at.Offset, Size: r.SizeBytes,
-		Engine: o.Engine, LogicalBlockSize: r.SectorSize, Lock: true, LockWait: file.AfterKill,
+		Engine: o.Engine, LogicalBlockSize: r.SectorSize, Lock: true, LockWait: file.AfterKill, Standby: o.Standby,
 		AlignedMemory: r.Encrypted, // the memory of the encryption layer
 	})
 	if errors.Is(err, blockdev.ErrBusy) {
@@ -132,8 +165,12 @@ func openBackend(r Record, b backend, h *luks.Header, o OpenOptions) (blockdev.D
 	return dev, nil
 }
 
+// Names are those of the files that tell who exports the disk. The export makes the
+// control socket; the rest is Publish's. Their public names are for who has the disk.
+func (d *Disk) Names() (control, runtime linkname.Name) { return d.lease.control, d.lease.runtime }
+
 // Publish tells other processes who exports the disk.
-func (d *Disk) Publish(rt Runtime) error { return d.lease.publish(rt) }
+func (d *Disk) Publish(rt Runtime) error { return d.lease.publish(rt, d.Holds()) }
 
 // Close closes the stack, wipes the key and gives up the lock. All queues of the
 // device must be closed before.
@@ -144,6 +181,9 @@ func (d *Disk) Close() error {
 	}
 	if d.keys != nil {
 		d.keys.Destroy()
+	}
+	if d.proof.file != nil {
+		d.proof.file.Close()
 	}
 	d.lease.release()
 	return err

@@ -21,6 +21,15 @@ type Device interface {
 	OpenQueue(QueueConfig) (Queue, error)
 }
 
+// Resting is a Device that wants to know when the front-end has stopped all rings
+// (GET_VRING_BASE): when a VM stops, is reset, or has been migrated away. All its
+// queues are closed then, every request is answered, and the front-end does not yet
+// know that the last ring has stopped. Work goes on with the next OpenQueue. The end
+// of a session is no such stop.
+type Resting interface {
+	Rest()
+}
+
 // QueueConfig describes a virtqueue that starts.
 type QueueConfig struct {
 	Index int

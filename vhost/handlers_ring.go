@@ -104,11 +104,27 @@ func (s *session) getVringBase(m *protocol.Message) error {
 	if err := s.halt(r); err != nil {
 		return err
 	}
+	wasStarted := r.started
 	r.started, r.hasKick, r.served = false, false, false
 	r.kick.close()
 	r.kick = nil
+	if wasStarted {
+		s.rest()
+	}
 	s.reply = protocol.VringState{Index: uint32(r.index), Num: uint32(r.next)}.Append(s.reply)
 	return nil
+}
+
+// rest tells the device that all rings have stopped, if they have.
+func (s *session) rest() {
+	for i := range s.rings {
+		if s.rings[i].started {
+			return
+		}
+	}
+	if d, ok := s.dev.(Resting); ok {
+		d.Rest()
+	}
 }
 
 func (s *session) setVringEnable(m *protocol.Message) error {

@@ -6,8 +6,6 @@ import (
 	"os"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"sealblk/blockdev"
 	"sealblk/internal/uring"
 )
@@ -20,7 +18,11 @@ type backing struct {
 	unit   int64         // the logical block size
 	block  bool          // a host block device
 	info   blockdev.Info // all but the capacity
-	locked bool
+	// locks: Options.Lock was given. right is the kind of lock to use the file with, and
+	// holds tells whether it is held.
+	locks bool
+	right int16
+	holds bool
 
 	capacity atomic.Int64
 
@@ -87,36 +89,4 @@ func (b *backing) chooseEngine(e Engine) error {
 		b.engineText += " (" + err.Error() + ")"
 	}
 	return nil
-}
-
-// lock takes the lock of Options.Lock.
-func (b *backing) lock(shared bool) error {
-	kind := int16(unix.F_WRLCK)
-	if shared {
-		kind = unix.F_RDLCK
-	}
-	err := b.setLock(kind)
-	if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("lock: %w", blockdev.ErrBusy)
-	}
-	if err != nil {
-		return fmt.Errorf("lock: %w", err)
-	}
-	b.locked = true
-	return nil
-}
-
-func (b *backing) unlock() error {
-	if !b.locked {
-		return nil
-	}
-	b.locked = false
-	if err := b.setLock(unix.F_UNLCK); err != nil {
-		return fmt.Errorf("unlock: %w", err)
-	}
-	return nil
-}
-
-func (b *backing) setLock(kind int16) error {
-	return unix.FcntlFlock(uintptr(b.fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Whence: unix.SEEK_SET})
 }

@@ -62,6 +62,12 @@
 // only after that. So whoever has the lock knows that no write of its predecessor is
 // still to come, which would undo a later one. That may take a moment: LockWait.
 //
+// The lock can be handed over, from one host to another where the file system locks
+// across hosts: [Device.Release] flushes, drops the page cache and gives the lock up
+// but for a claim, which keeps all away but those that were opened with
+// Options.Standby; [Device.Take] takes it. A host block device that was opened with
+// Standby is not claimed with O_EXCL, because the other user may be on this host.
+//
 // Sources: preadv2(2), fallocate(2), fcntl(2) "Open file description locks",
 // statx(2), open(2) "O_DIRECT", linux/fs.h.
 package file

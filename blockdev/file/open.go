@@ -59,7 +59,7 @@ func openPath(path string, o Options) (f *os.File, block bool, err error) {
 	flags := os.O_RDWR
 	if o.ReadOnly {
 		flags = os.O_RDONLY
-	} else if block && o.Lock {
+	} else if block && o.Lock && !o.Standby {
 		flags |= os.O_EXCL // refuses a device that is mounted or claimed by the kernel
 	}
 	f, err = os.OpenFile(path, flags, 0)
@@ -76,7 +76,7 @@ func openPath(path string, o Options) (f *os.File, block bool, err error) {
 func newDevice(f *os.File, block bool, o Options) (*Device, error) {
 	b := &backing{file: f, fd: int(f.Fd()), block: block, offset: o.Offset, unit: int64(o.LogicalBlockSize), ringEntries: maxRingEntries}
 	if o.Lock {
-		if err := b.lock(o.ReadOnly); err != nil {
+		if err := b.lock(o); err != nil {
 			return nil, err
 		}
 	}

@@ -66,6 +66,9 @@ type Options struct {
 	// its own until the last request that it had started has ended, which may be a
 	// moment after its own end: see the package's comment.
 	LockWait time.Duration
+	// Standby, with Lock, opens a file that another may be using: the device may not
+	// be read or written before Take.
+	Standby bool
 	// AlignedMemory promises that all buffers start at a multiple of, and are as
 	// long as a number of, logical blocks. Requests that break it may fail with
 	// EINVAL under direct I/O.

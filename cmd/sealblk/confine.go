@@ -11,6 +11,7 @@ import (
 
 	"sealblk/daemon/broker"
 	"sealblk/daemon/worker"
+	"sealblk/internal/linkname"
 	"sealblk/internal/sandbox"
 	"sealblk/keymgr/local"
 )
@@ -52,14 +53,15 @@ func (a *app) brokerCommand() *cli.Command {
 // confine is how an export gives up what it does not need any more.
 func confine(assistant *broker.Client, config config) worker.Confine {
 	if config.Worker.Sandbox == "off" {
-		return func(context.Context, []string) (worker.Confined, error) {
+		return func(context.Context, []string, []linkname.Name) (worker.Confined, error) {
 			warning := "the sandbox is off, as the configuration wants it: set worker.sandbox to on"
 			return worker.Confined{Sandbox: sandbox.Report{}, Warnings: []string{warning}, Release: assistant.Close}, nil
 		}
 	}
-	return func(ctx context.Context, files []string) (c worker.Confined, err error) {
+	return func(ctx context.Context, files []string, names []linkname.Name) (c worker.Confined, err error) {
+		c.Show = assistant.Show
 		c.Release = func() error { return errors.Join(assistant.Finish(), assistant.Close()) }
-		if err := assistant.Seal(ctx, files); err != nil {
+		if err := assistant.Seal(ctx, files, names); err != nil {
 			return c, err
 		}
 		c.Sandbox, err = sandbox.Apply(sandbox.Policy{User: config.Worker.User})

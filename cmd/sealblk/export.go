@@ -33,6 +33,7 @@ func (a *app) exportCommand() *cli.Command {
 			&cli.IntFlag{Name: "num-queues", Usage: "virtqueues to offer, 1 to 16", Value: 4},
 			&cli.IntFlag{Name: "queue-size", Usage: "largest virtqueue to accept, a power of two up to 1024", Value: 1024},
 			&cli.BoolFlag{Name: "read-only", Usage: "let the guest read only"},
+			&cli.BoolFlag{Name: "incoming", Usage: "stand by for a VM that migrates here: the disk may be in use elsewhere until the VM starts"},
 			&cli.StringFlag{Name: "blk-file", Usage: "serve a plain `FILE`: no catalogue, no encryption"},
 			&cli.StringFlag{Name: "io-engine", Usage: "how files are read and written: auto, uring or threads", Value: "auto"},
 			&cli.BoolFlag{Name: "print-capabilities", Usage: "print what this back-end can do, as JSON, and exit"},
@@ -80,7 +81,7 @@ func (a *app) export(c *cli.Context) error {
 
 func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
 	o := worker.Options{
-		BlkFile: c.String("blk-file"), FD: c.Int("fd"), ReadOnly: c.Bool("read-only"),
+		BlkFile: c.String("blk-file"), FD: c.Int("fd"), ReadOnly: c.Bool("read-only"), Incoming: c.Bool("incoming"),
 		NumQueues: c.Int("num-queues"), QueueSize: c.Int("queue-size"),
 	}
 	names := []string{"NAME"}
@@ -134,6 +135,9 @@ func socketPath(c *cli.Context, catalogue *disk.Catalogue, o worker.Options) (st
 		return filepath.Abs(c.String("socket-path"))
 	case o.Disk == "":
 		return "", usagef("--blk-file needs --socket-path or --fd")
+	}
+	if o.Incoming {
+		return catalogue.StandbySocketPath(o.Disk), nil
 	}
 	return catalogue.SocketPath(o.Disk), nil
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"sealblk/internal/leaktest"
+	"sealblk/internal/linkname"
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 )
@@ -151,13 +152,13 @@ func TestSealed(t *testing.T) {
 	for _, path := range []string{ours, replaced, other} {
 		touch(t, path)
 	}
-	if err := c.Seal(context.Background(), []string{ours, replaced, filepath.Join(dir, "missing")}); err != nil {
+	if err := c.Seal(context.Background(), []string{ours, replaced, filepath.Join(dir, "missing")}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Decrypt(context.Background(), wrapped("ok"), ec); !errors.Is(err, ErrSealed) {
 		t.Errorf("decrypts after seal: %v", err)
 	}
-	if err := c.Seal(context.Background(), []string{other}); !errors.Is(err, ErrSealed) {
+	if err := c.Seal(context.Background(), []string{other}, nil); !errors.Is(err, ErrSealed) {
 		t.Errorf("takes other files after seal: %v", err)
 	}
 	// Another worker's file stands at the path by now.
@@ -180,6 +181,40 @@ func TestSealed(t *testing.T) {
 	}
 }
 
+// TestShow: the names of Seal are made public, and no others; the end takes off those
+// that are still the worker's.
+func TestShow(t *testing.T) {
+	c := newClient(t)
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"own.ctl", "own.json", "json", "foreign"} {
+		touch(t, path(name))
+	}
+	names := []linkname.Name{{Own: path("own.ctl"), Public: path("ctl")}, {Own: path("own.json"), Public: path("json")}}
+	if err := c.Seal(context.Background(), nil, names); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Show(); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range names {
+		own, err := os.Stat(n.Own)
+		public, err2 := os.Stat(n.Public)
+		if err != nil || err2 != nil || !os.SameFile(own, public) {
+			t.Errorf("%s is not public: %v, %v", n.Own, err, err2)
+		}
+	}
+	if err := os.Rename(path("foreign"), path("json")); err != nil { // another took the disk
+		t.Fatal(err)
+	}
+	if err := c.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 1 || left[0].Name() != "json" {
+		t.Errorf("left: %v", left)
+	}
+}
+
 func touch(t *testing.T, path string) {
 	t.Helper()
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -189,7 +224,7 @@ func touch(t *testing.T, path string) {
 
 func TestGone(t *testing.T) {
 	c := newClient(t)
-	if err := c.Seal(context.Background(), []string{"/nonexistent"}); err != nil {
+	if err := c.Seal(context.Background(), []string{"/nonexistent"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := c.call(context.Background(), request{Op: "nonsense"}); err == nil {
@@ -208,7 +243,7 @@ func TestGone(t *testing.T) {
 // TestNothingToDo: a client that nobody asks for anything starts no process.
 func TestNothingToDo(t *testing.T) {
 	c := New("/no/such/program", nil, nil)
-	if err := errors.Join(c.Seal(context.Background(), nil), c.Finish(), c.Close()); err != nil {
+	if err := errors.Join(c.Seal(context.Background(), nil, nil), c.Finish(), c.Close()); err != nil {
 		t.Error(err)
 	}
 	if _, err := c.Decrypt(context.Background(), wrapped("ok"), ec); err == nil || !strings.Contains(err.Error(), "start broker") {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sealblk/internal/linkname"
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 )
@@ -131,19 +132,33 @@ func (c *Client) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Con
 	return secret.ReadPipe(p.keys, answer.KeySize)
 }
 
-// Seal tells the broker that the worker goes into its sandbox, and which files to
-// remove at Finish. The broker refuses everything but Finish from now on.
-func (c *Client) Seal(ctx context.Context, files []string) error {
+// Seal tells the broker that the worker goes into its sandbox, which files to remove
+// at Finish, and which names are the worker's: for Show and Finish. The broker refuses
+// everything but those from now on.
+func (c *Client) Seal(ctx context.Context, files []string, names []linkname.Name) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.process == nil && len(files) == 0 {
+	if c.process == nil && len(files) == 0 && len(names) == 0 {
 		return nil // there is nothing to do for it
 	}
-	_, _, err := c.call(ctx, request{Op: opSeal, Files: files})
+	_, _, err := c.call(ctx, request{Op: opSeal, Files: files, Names: names})
 	return err
 }
 
-// Finish has the files of Seal removed.
+// Show has the names of Seal made public: the worker has taken its disk.
+func (c *Client) Show() error {
+	ctx, cancel := context.WithTimeout(context.Background(), finishDeadline)
+	defer cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.process == nil {
+		return ErrGone
+	}
+	_, err := c.process.call(ctx, request{Op: opShow})
+	return err
+}
+
+// Finish has the files and names of Seal removed.
 func (c *Client) Finish() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -5,9 +5,10 @@
 //	worker (sealblk export)                 broker (its child)
 //	  Decrypt   wrapped key, context   →      asks the KMS
 //	            data key               ←      through a pipe of its own, and wipes it
-//	  Seal      files to remove        →      notes them; decrypts nothing any more
+//	  Seal      files and names        →      notes them; decrypts nothing any more
 //	  … goes into the sandbox, serves …
-//	  Finish                           →      removes the files
+//	  Show                             →      puts the disk's names on the worker's files
+//	  Finish                           →      removes the files and names
 //	  … ends …                                ends with it
 //
 // So the root key of the embedded KMS, a CMK or a credential is never in the address

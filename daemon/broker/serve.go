@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sealblk/internal/linkname"
 	"sealblk/keymgr"
 )
 
@@ -24,6 +25,7 @@ const (
 const (
 	opDecrypt = "decrypt"
 	opSeal    = "seal"
+	opShow    = "show"
 	opFinish  = "finish"
 )
 
@@ -32,6 +34,7 @@ type request struct {
 	Key     keymgr.WrappedKey `json:"key"`
 	Context keymgr.Context    `json:"context,omitempty"`
 	Files   []string          `json:"files,omitempty"`
+	Names   []linkname.Name   `json:"names,omitempty"`
 }
 
 type reply struct {
@@ -46,6 +49,7 @@ type server struct {
 	keys   *os.File
 	sealed bool
 	files  []ours
+	names  []linkname.Name
 }
 
 // ours is a file to remove: the one that was at the path when the worker was sealed.
@@ -128,12 +132,15 @@ func (s *server) do(ctx context.Context, r request) (keySize int, err error) {
 	switch {
 	case r.Op == opFinish:
 		return 0, s.finish()
+	case s.sealed && r.Op == opShow:
+		return 0, s.show()
 	case s.sealed:
 		return 0, ErrSealed
 	case r.Op == opDecrypt:
 		return s.decrypt(ctx, r)
 	case r.Op == opSeal:
 		s.seal(r.Files)
+		s.names = r.Names
 		return 0, nil
 	}
 	return 0, fmt.Errorf("%w %q", errRequest, r.Op)
@@ -158,9 +165,20 @@ func (s *server) seal(files []string) {
 	}
 }
 
+func (s *server) show() error {
+	var errs []error
+	for _, n := range s.names {
+		errs = append(errs, n.Put())
+	}
+	return errors.Join(errs...)
+}
+
 // finish removes the files that are still those of the worker.
 func (s *server) finish() error {
 	var errs []error
+	for _, n := range s.names {
+		errs = append(errs, n.Remove())
+	}
 	for _, f := range s.files {
 		info, err := os.Lstat(f.path)
 		if err != nil || !os.SameFile(info, f.info) {
@@ -170,6 +188,6 @@ func (s *server) finish() error {
 			errs = append(errs, err)
 		}
 	}
-	s.files = nil
+	s.files, s.names = nil, nil
 	return errors.Join(errs...)
 }

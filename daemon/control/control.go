@@ -1,6 +1,6 @@
 // Package control is how other processes talk to a running export: HTTP with JSON
-// over a unix socket of mode 0600, which each export listens on as run/NAME.ctl in
-// the state directory.
+// over a unix socket of mode 0600, which each export listens on under a name of its
+// own. The export that has the disk is found as run/NAME.ctl in the state directory.
 //
 //	GET  /v1/status   [Status]
 //	POST /v1/stop     drain and exit; answers when the export has begun to stop
@@ -24,14 +24,17 @@ import (
 
 // Status describes a running export.
 type Status struct {
-	PID        int      `json:"pid"`
-	Disk       string   `json:"disk"`
-	SocketPath string   `json:"socket_path"`
-	Encrypted  bool     `json:"encrypted"`
-	Connected  bool     `json:"connected"`
-	Queues     int      `json:"num_queues"`
-	Warnings   []string `json:"warnings"`
-	Stats      Stats    `json:"stats"`
+	PID        int    `json:"pid"`
+	Disk       string `json:"disk"`
+	SocketPath string `json:"socket_path"`
+	Encrypted  bool   `json:"encrypted"`
+	Connected  bool   `json:"connected"`
+	// Owner: the export has the right to use the disk. One that stands by for a
+	// migration has not.
+	Owner    bool     `json:"owner"`
+	Queues   int      `json:"num_queues"`
+	Warnings []string `json:"warnings"`
+	Stats    Stats    `json:"stats"`
 	// Sandbox says what of the sandbox is on.
 	Sandbox sandbox.Report `json:"sandbox"`
 }

@@ -16,10 +16,7 @@ func (e *export) confine(ctx context.Context, c *disk.Catalogue, s *socket) (err
 	if s.file != nil {
 		files = append(files, e.opts.SocketPath)
 	}
-	if e.disk != nil {
-		files = append(files, c.ControlPath(e.opts.Disk), c.RuntimePath(e.opts.Disk))
-	}
-	if e.confined, err = e.opts.Confine(ctx, files); err != nil {
+	if e.confined, err = e.opts.Confine(ctx, files, e.names()); err != nil {
 		return fmt.Errorf("enter sandbox: %w", err)
 	}
 	e.opts.Log.Info("in the sandbox", "on", e.confined.Sandbox.String())

@@ -72,9 +72,9 @@ func (s *socket) listen(path string) error {
 func (s *socket) serve(ctx context.Context, e *export) error {
 	o := vhost.Options{Logger: e.opts.Log, Active: e.active.Store}
 	if s.conn != nil {
-		return vhost.ServeConn(ctx, s.conn, e.blk, o)
+		return vhost.ServeConn(ctx, s.conn, served{e.blk, e}, o)
 	}
-	return vhost.Serve(ctx, s.listener, e.blk, o)
+	return vhost.Serve(ctx, s.listener, served{e.blk, e}, o)
 }
 
 // close closes what the server has not closed yet, and removes the socket file.

@@ -5,6 +5,12 @@
 // the other until its context is cancelled; then it drains what is in flight, wipes
 // the key, removes its sockets and returns.
 //
+// To migrate a VM, a second worker stands by for the disk (Options.Incoming): it
+// answers its front-end from the start, and takes the right to use the disk when the
+// first ring starts. The other gives it up when its front-end has stopped all rings,
+// and takes it back when they start again, if it is still free. So there are never two
+// that write. A front-end that goes without stopping its rings changes nothing.
+//
 // One worker holds one data key, one backing store and one VM's memory. The caller
 // has made the process undumpable.
 package worker
@@ -20,6 +26,7 @@ import (
 	"sealblk/blockdev/file"
 	"sealblk/daemon/control"
 	"sealblk/disk"
+	"sealblk/internal/linkname"
 	"sealblk/internal/sandbox"
 	"sealblk/vhost/blk"
 )
@@ -37,8 +44,11 @@ type Options struct {
 	NumQueues int
 	QueueSize int
 	ReadOnly  bool
-	Engine    file.Engine
-	Log       *slog.Logger
+	// Incoming stands by for a disk that another export may be using: it is taken when
+	// a ring starts for the first time, which that of a VM does that migrates here.
+	Incoming bool
+	Engine   file.Engine
+	Log      *slog.Logger
 	// Confine, unless it is nil, takes from the process what it does not need any
 	// more. It is called once everything is open.
 	Confine Confine
@@ -49,23 +59,29 @@ type Options struct {
 // Confine puts the worker into its sandbox. From then on it has the descriptors that
 // are open, and no files by their path: Release, called in the end, removes those that
 // are named here.
-type Confine func(ctx context.Context, files []string) (Confined, error)
+type Confine func(ctx context.Context, files []string, names []linkname.Name) (Confined, error)
 
 // Confined is what became of a worker's privileges.
 type Confined struct {
 	Sandbox  sandbox.Report
 	Warnings []string
 	Release  func() error
+	// Show gives the files of names their public names.
+	Show func() error
 }
 
 // export is a worker while it runs.
 type export struct {
-	opts   Options
-	disk   *disk.Disk // nil for a plain file
-	device blockdev.Device
-	blk    *blk.Device
-	active atomic.Bool // a front-end is connected
-	cancel context.CancelFunc
+	opts      Options
+	catalogue *disk.Catalogue
+	disk      *disk.Disk // nil for a plain file
+	device    blockdev.Device
+	blk       *blk.Device
+	ctl       *control.Server // nil for a plain file
+	right     right
+	owner     atomic.Bool // the right is ours
+	active    atomic.Bool // a front-end is connected
+	cancel    context.CancelFunc
 
 	confined Confined
 }
@@ -75,7 +91,7 @@ type export struct {
 func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	e := &export{opts: o, cancel: cancel}
+	e := &export{opts: o, catalogue: c, cancel: cancel}
 	s, err := inherit(o.FD)
 	if err != nil {
 		return err
@@ -90,11 +106,10 @@ func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
 		return err
 	}
 	if e.disk != nil {
-		ctl, err := e.announce(c)
-		if err != nil {
+		defer e.closeControl()
+		if err := e.announce(); err != nil {
 			return err
 		}
-		defer ctl.Close()
 	}
 	if err := e.confine(ctx, c, s); err != nil {
 		return err
@@ -107,14 +122,21 @@ func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
 func (e *export) open(ctx context.Context, c *disk.Catalogue) (err error) {
 	serial := ""
 	if e.opts.Disk != "" {
-		e.disk, err = c.Open(ctx, e.opts.Disk, disk.OpenOptions{ReadOnly: e.opts.ReadOnly, Engine: e.opts.Engine})
+		e.disk, err = c.Open(ctx, e.opts.Disk, disk.OpenOptions{
+			ReadOnly: e.opts.ReadOnly, Engine: e.opts.Engine, Standby: e.opts.Incoming,
+		})
 		if err != nil {
 			return err
 		}
-		e.device, serial = e.disk.Device, e.disk.Record.Serial
-	} else if e.device, err = openPlain(e.opts); err != nil {
-		return err
+		e.device, e.right, serial = e.disk.Device, e.disk, e.disk.Record.Serial
+	} else {
+		plain, err := openPlain(e.opts)
+		if err != nil {
+			return err
+		}
+		e.device, e.right = plain, plain
 	}
+	e.owner.Store(!e.opts.Incoming)
 	e.blk, err = blk.New(e.device, blk.Options{
 		Serial: serial, NumQueues: e.opts.NumQueues, MaxQueueSize: e.opts.QueueSize,
 		ReadOnly: e.opts.ReadOnly, Logger: e.opts.Log,
@@ -127,28 +149,17 @@ func (e *export) open(ctx context.Context, c *disk.Catalogue) (err error) {
 
 // openPlain opens a file that is not in the catalogue. A container of ours is refused:
 // it must never be served without its encryption.
-func openPlain(o Options) (blockdev.Device, error) {
+func openPlain(o Options) (*file.Device, error) {
 	if err := disk.RefuseOurs(o.BlkFile); err != nil {
 		return nil, err
 	}
-	dev, err := file.Open(o.BlkFile, file.Options{ReadOnly: o.ReadOnly, Engine: o.Engine, Lock: true, LockWait: file.AfterKill})
+	dev, err := file.Open(o.BlkFile, file.Options{
+		ReadOnly: o.ReadOnly, Engine: o.Engine, Lock: true, LockWait: file.AfterKill, Standby: o.Incoming,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", o.BlkFile, err)
 	}
 	return dev, nil
-}
-
-// announce opens the control socket and tells the catalogue where the disk is served.
-func (e *export) announce(c *disk.Catalogue) (*control.Server, error) {
-	ctl, err := control.Serve(c.ControlPath(e.opts.Disk), e)
-	if err != nil {
-		return nil, err
-	}
-	if err := e.disk.Publish(disk.Runtime{PID: os.Getpid(), SocketPath: e.opts.SocketPath}); err != nil {
-		ctl.Close()
-		return nil, err
-	}
-	return ctl, nil
 }
 
 func (e *export) close() {
@@ -169,7 +180,7 @@ func (e *export) Status() control.Status {
 	s := control.Status{
 		Sandbox: e.confined.Sandbox,
 		PID:     os.Getpid(), Disk: e.opts.Disk, SocketPath: e.opts.SocketPath,
-		Connected: e.active.Load(), Queues: e.opts.NumQueues, Warnings: []string{},
+		Connected: e.active.Load(), Owner: e.owner.Load(), Queues: e.opts.NumQueues, Warnings: []string{},
 		Stats: sum(e.blk.Stats()),
 	}
 	if e.disk != nil {

@@ -19,7 +19,7 @@ var allowed = []string{
 	"getuid", "geteuid", "getgid", "getegid", "getppid",
 	// open files
 	"read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "preadv2", "pwritev2",
-	"fsync", "fdatasync", "sync_file_range", "fallocate", "ftruncate", "fstat", "fstatfs", "lseek", "fcntl", "flock",
+	"fsync", "fdatasync", "sync_file_range", "fadvise64", "fallocate", "ftruncate", "fstat", "fstatfs", "lseek", "fcntl", "flock",
 	"close", "dup", "dup3",
 	// memory that is shared with the front-end, and its notifications
 	"memfd_create", "eventfd2", "pipe2",
