@@ -40,7 +40,7 @@ func newApp(out streams) *app {
 		Before: checkGlobals,
 		Commands: []*cli.Command{
 			a.keyCommand(), a.auditCommand(), a.diskCommand(), a.exportCommand(), a.brokerCommand(), a.conformanceCommand(),
-			a.doctorCommand(),
+			a.guardCommand(), a.doctorCommand(),
 			a.completionCommand(), a.manCommand(), a.versionCommand(),
 		},
 	}

@@ -18,6 +18,10 @@ type config struct {
 			Region string `toml:"region"`
 		} `toml:"local"`
 	} `toml:"kms"`
+	Guard struct {
+		// Directory of a BPF file system in which the key guard is pinned.
+		Directory string `toml:"directory"`
+	} `toml:"guard"`
 	Worker struct {
 		// User that exports become when they are started as root, by name or number.
 		User string `toml:"user"`

@@ -41,6 +41,11 @@ func (a *app) brokerCommand() *cli.Command {
 			}
 			// These are for the export, with which the broker ends.
 			signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+			config, err := loadConfig(c.String("config"))
+			if err != nil {
+				return err
+			}
+			guardSelf(config)
 			keys, err := a.keys(c, local.DiskService)
 			if err != nil {
 				return err
@@ -50,12 +55,14 @@ func (a *app) brokerCommand() *cli.Command {
 	}
 }
 
-// confine is how an export gives up what it does not need any more.
+// confine is how an export gives up what it does not need any more. It is called
+// before the export has a key, for the key guard.
 func confine(assistant *broker.Client, config config) worker.Confine {
+	guarded := guardSelf(config)
 	if config.Worker.Sandbox == "off" {
 		return func(context.Context, []string, []linkname.Name) (worker.Confined, error) {
 			warning := "the sandbox is off, as the configuration wants it: set worker.sandbox to on"
-			return worker.Confined{Sandbox: sandbox.Report{}, Warnings: []string{warning}, Release: assistant.Close}, nil
+			return worker.Confined{Sandbox: sandbox.Report{guarded}, Warnings: []string{warning}, Release: assistant.Close}, nil
 		}
 	}
 	return func(ctx context.Context, files []string, names []linkname.Name) (c worker.Confined, err error) {
@@ -66,6 +73,7 @@ func confine(assistant *broker.Client, config config) worker.Confine {
 		}
 		c.Sandbox, err = sandbox.Apply(sandbox.Policy{User: config.Worker.User})
 		c.Warnings = c.Sandbox.Lacking()
+		c.Sandbox = append(c.Sandbox, guarded)
 		return c, err
 	}
 }

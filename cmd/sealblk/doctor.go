@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealblk/cipher"
+	"sealblk/daemon/guard"
 	"sealblk/internal/sandbox"
 	"sealblk/internal/uring"
 	"sealblk/keymgr/secret"
@@ -55,6 +56,7 @@ func (a *app) doctor(c *cli.Context) error {
 		return err
 	}
 	report = append(report, checkSandbox(config)...)
+	report = append(report, checkGuard(config))
 	var rows [][]string
 	for _, d := range report {
 		rows = append(rows, []string{d.Result, d.Check, d.Detail, d.Hint})
@@ -128,6 +130,17 @@ func checkSandbox(config config) []diagnosis {
 		lines = append(lines, d)
 	}
 	return lines
+}
+
+func checkGuard(config config) diagnosis {
+	const name = "key guard"
+	if err := guard.Supported(); err != nil {
+		return diagnosis{name, lacking, err.Error(), "exports run without it"}
+	}
+	if err := guard.Loaded(config.guardDirectory()); err != nil {
+		return diagnosis{name, lacking, err.Error(), "load it: sealblk guard"}
+	}
+	return diagnosis{name, healthy, "loaded: nobody may read the memory of exports", ""}
 }
 
 func checkProgram(name, why, hint string) diagnosis {

@@ -1,0 +1,3 @@
+package guard
+
+//go:generate ../../scripts/bpf2go guard bpf/guard.c

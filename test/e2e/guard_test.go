@@ -1,0 +1,94 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sealblk/test/guest"
+)
+
+// bpfGuest is a machine whose kernel runs BPF LSM programs, whatever this one's does,
+// with the given programs in /bin.
+func bpfGuest(t *testing.T, programs map[string]string) *guest.VM {
+	t.Helper()
+	files := make(map[string][]byte)
+	for name, path := range programs {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files["/bin/"+name] = data
+	}
+	vm := guest.ForTest(t, guest.Config{
+		CPUs: 2, MemoryMiB: 768,
+		Options: guest.Options{Files: files},
+		Args:    []string{"-append", "console=ttyS0 panic=-1 quiet loglevel=5 lsm=landlock,bpf"},
+	})
+	vm.Must(t, "mount -t securityfs none /sys/kernel/security")
+	return vm
+}
+
+// TestGuardInAKernelThatAllowsIt runs the guard's own tests where they can run.
+func TestGuardInAKernelThatAllowsIt(t *testing.T) {
+	tests := filepath.Join(t.TempDir(), "guard.test")
+	build := exec.Command("go", "test", "-c", "-o", tests, "sealblk/daemon/guard")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	vm := bpfGuest(t, map[string]string{"guard.test": tests})
+	out := vm.Must(t, "cd /tmp && guard.test -test.v")
+	t.Log(out)
+	for _, name := range []string{"TestGuard", "TestThreads", "TestOutlivesItsLoader", "TestHalfLoaded", "TestNotLoaded"} {
+		if !strings.Contains(out, "--- PASS: "+name+" ") {
+			t.Errorf("%s did not pass", name)
+		}
+	}
+	powerOff(t, vm)
+}
+
+// TestGuardedExport: with the guard on, root reads no memory of an export, nor of its
+// broker; an export that runs when the guard comes is guarded too; off is off.
+func TestGuardedExport(t *testing.T) {
+	vm := bpfGuest(t, map[string]string{"sealblk": program})
+	out := vm.Must(t, `set -e
+export SEALBLK_STATE_DIR=/tmp/state
+start() { # NAME: export it, wait until it is ready
+	sealblk disk create $1 --size 1M --encrypted >/dev/null
+	sealblk export $1 2>/tmp/$1.log &
+	until grep -q ready /tmp/$1.log; do usleep 10000; done
+	cat /tmp/$1.log
+}
+pid() { sed 's/.*"pid":\([0-9]*\).*/\1/' /tmp/state/run/$1.json; }
+broker() { cat /proc/$1/task/*/children | tr -d ' '; }
+readable() { # PID: its memory can be opened
+	if (exec 9</proc/$1/mem) 2>/dev/null; then echo yes; else echo no; fi
+}
+start early
+early=$(pid early)
+echo before $(readable $early)
+sealblk guard
+start late
+late=$(pid late)
+echo early $(readable $early) $(readable $(broker $early))
+echo late $(readable $late) $(readable $(broker $late))
+sealblk guard --status
+sealblk guard --status --output json
+sealblk guard --off
+echo off $(readable $early) $(readable $late)
+sealblk guard --status
+kill $early $late
+wait`)
+	t.Log(out)
+	for _, want := range []string{"before yes", "early no no", "late no no", "off yes yes", `"loaded": true`, "not loaded"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the guest does not say %q", want)
+		}
+	}
+	powerOff(t, vm)
+}
