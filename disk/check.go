@@ -31,6 +31,10 @@ func (c *Catalogue) Check(ctx context.Context, name string) ([]Finding, error) {
 		return nil, err
 	}
 	found := []Finding{{Check: "record", Result: OK, Detail: c.recordPath(name)}}
+	if r.GrowingTo != 0 {
+		found = []Finding{{Check: "record", Result: Warning,
+			Detail: fmt.Sprintf("a resize to %d bytes was interrupted: the same resize finishes it; till then the disk has %d bytes, or the new size", r.GrowingTo, r.SizeBytes)}}
+	}
 	if r.Encrypted {
 		return append(found, c.checkEncrypted(ctx, r)...), nil
 	}

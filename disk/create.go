@@ -86,6 +86,7 @@ func (c *Catalogue) newRecord(o CreateOptions) (Record, error) {
 		Role:       orDefault(o.Role, Data),
 		Created:    time.Now().UTC().Truncate(time.Second),
 	}
+	r.complete()
 	r.Lineage = r.ID
 	r.Serial = orDefault(o.Serial, r.ID)
 	backend, err := normalise(orDefault(o.Backend, "file:"+filepath.Join(c.dir, "volumes", o.Name+".img")))

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,11 @@ func (c *Catalogue) Delete(name string) error {
 		return err
 	}
 	defer l.release()
+	unlock, err := c.lockCatalogue(context.Background()) // so that no change brings the record back
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := c.destroy(name); err != nil {
 		return fmt.Errorf("delete disk %s: %w", name, err)
 	}

@@ -35,6 +35,10 @@
 //
 // # Concurrency
 //
+// What changes the header or the record of a disk that exists, its size among them,
+// has the catalogue's lock meanwhile, and may do so while the disk is exported: the
+// worker that has the disk's own lock writes neither.
+//
 // A disk is open, or being changed, in one process at a time: the lock file says
 // so. To migrate a VM, a second process opens its disk with OpenOptions.Standby, reads
 // what does not change and holds a claim; the first gives the disk away ([Disk.Release])

@@ -107,6 +107,7 @@ func recordOf(name, uri string, h *luks.Header) (Record, error) {
 		KeyURI: t.KeyURI, KeyID: keyID(t.KeyURI), Category: Cloud, Role: Role(d.Role),
 		Serial: d.Serial, Backend: uri, Created: d.Created,
 	}
+	r.complete()
 	if err := r.validate(); err != nil {
 		return Record{}, fmt.Errorf("header does not describe a disk: %w", err)
 	}

@@ -71,7 +71,7 @@ func matches(r Record, h *luks.Header) error {
 		return differ("lineage", r.Lineage, d.Lineage)
 	case t.Context[keymgr.ContextDisk] != r.Lineage:
 		return differ("lineage in the encryption context", r.Lineage, t.Context[keymgr.ContextDisk])
-	case d.Size != r.SizeBytes:
+	case d.Size != r.SizeBytes && d.Size != r.GrowingTo:
 		return differ("size in bytes", r.SizeBytes, d.Size)
 	case d.SectorSize != r.SectorSize:
 		return differ("sector size", r.SectorSize, d.SectorSize)

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"sealblk/blockdev"
+	"sealblk/blockdev/bounce"
 	"sealblk/blockdev/crypt"
 	"sealblk/blockdev/file"
 	"sealblk/blockdev/luks"
@@ -84,6 +85,9 @@ func (c *Catalogue) open(ctx context.Context, d *Disk, name string, o OpenOption
 	if err != nil {
 		return err
 	}
+	if err := c.endResize(&d.Record, o.ReadOnly || o.Standby); err != nil {
+		return err
+	}
 	if d.Record.Encrypted {
 		return c.openEncrypted(ctx, d, b, o)
 	}
@@ -92,11 +96,24 @@ func (c *Catalogue) open(ctx context.Context, d *Disk, name string, o OpenOption
 			return err
 		}
 	}
-	d.Device, err = openBackend(d.Record, b, nil, o)
-	if err == nil {
-		d.lower, _ = d.Device.(handover)
+	lower, err := openBackend(d.Record, b, nil, o)
+	if err != nil {
+		return err
+	}
+	d.lower, _ = lower.(handover)
+	if d.Device, err = plain(lower, d.Record); err != nil {
+		_ = lower.Close() // nothing was written
 	}
 	return err
+}
+
+// plain is the stack of a disk without encryption. The layer that ignores discards is
+// there only where that is wanted, and copies nothing.
+func plain(lower blockdev.Device, r Record) (blockdev.Device, error) {
+	if r.Discard == DiscardUnmap {
+		return lower, nil
+	}
+	return bounce.New(lower, bounce.Config{Aligned: 1, Discard: bounce.Ignore})
 }
 
 func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, o OpenOptions) error {
@@ -136,7 +153,17 @@ func (d *Disk) encrypt(lower blockdev.Device, dk *secret.Buffer) (_ blockdev.Dev
 	if err != nil {
 		return nil, err
 	}
-	return crypt.New(lower, x, crypt.Options{})
+	return crypt.New(lower, x, d.Record.policies())
+}
+
+func (r *Record) policies() (o crypt.Options) {
+	if r.Discard == DiscardIgnore {
+		o.Discard = crypt.DiscardIgnore
+	}
+	if r.Zeroes == ZeroesUnmap {
+		o.Zeroes = crypt.ZeroesUnmap
+	}
+	return o
 }
 
 // openBackend opens the store below the encryption.

@@ -29,6 +29,28 @@ const (
 	Data   Role = "data"
 )
 
+// DiscardPolicy says what becomes of the ranges that a guest discards.
+type DiscardPolicy string
+
+const (
+	// DiscardUnmap gives their space back; they read as zeros. Who sees the backing
+	// file sees what is not in use.
+	DiscardUnmap DiscardPolicy = "unmap"
+	// DiscardIgnore leaves them as they are.
+	DiscardIgnore DiscardPolicy = "ignore"
+)
+
+// ZeroesPolicy says how an encrypted disk keeps the zeros that a guest asks for where
+// it allows to deallocate. On a plain disk a hole is zeros to every reader.
+type ZeroesPolicy string
+
+const (
+	// ZeroesWrite stores the ciphertext of zeros: every reader of the format agrees.
+	ZeroesWrite ZeroesPolicy = "write"
+	// ZeroesUnmap makes holes, which are zeros through this program only.
+	ZeroesUnmap ZeroesPolicy = "unmap"
+)
+
 const recordFormat = 1
 
 // serialSize is the length of a virtio-blk serial number (virtio 1.2, 5.2.6.1:
@@ -63,6 +85,18 @@ type Record struct {
 	Serial     string    `json:"serial"`
 	Backend    string    `json:"backend"`
 	Created    time.Time `json:"created"`
+	// Discard and Zeroes are missing in records of old: the defaults are meant.
+	Discard DiscardPolicy `json:"discard"`
+	Zeroes  ZeroesPolicy  `json:"zeroes"`
+	// GrowingTo is the size that a resize under way, or interrupted, is about to give
+	// the disk; 0 for none.
+	GrowingTo int64 `json:"growing_to,omitempty"`
+}
+
+// complete fills in what a record does not say.
+func (r *Record) complete() {
+	r.Discard = orDefault(r.Discard, DiscardUnmap)
+	r.Zeroes = orDefault(r.Zeroes, ZeroesWrite)
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -97,6 +131,7 @@ func parseRecord(data []byte) (Record, error) {
 	if _, err := dec.Token(); err != io.EOF {
 		return Record{}, fmt.Errorf("%w: data after the record", ErrRecord)
 	}
+	r.complete()
 	if err := r.validate(); err != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrRecord, err)
 	}
@@ -137,6 +172,13 @@ func (r *Record) validateShape() error {
 		return withHint(fmt.Errorf("%w: size %d bytes is beyond what one XTS key may cover", ErrInvalid, r.SizeBytes),
 			"use at most 256 TiB for an encrypted disk (IEEE 1619-2025)")
 	}
+	if r.GrowingTo != 0 {
+		grown := *r
+		grown.SizeBytes, grown.GrowingTo = r.GrowingTo, 0
+		if err := grown.validateShape(); err != nil || r.GrowingTo < r.SizeBytes {
+			return fmt.Errorf("%w: growing to %d bytes", ErrInvalid, r.GrowingTo)
+		}
+	}
 	if r.Category != Cloud && r.Category != Local {
 		return withHint(fmt.Errorf("%w: category %q", ErrInvalid, r.Category), "use cloud or local")
 	}
@@ -145,6 +187,12 @@ func (r *Record) validateShape() error {
 	}
 	if r.Role != System && r.Role != Data {
 		return withHint(fmt.Errorf("%w: role %q", ErrInvalid, r.Role), "use system or data")
+	}
+	if r.Discard != DiscardUnmap && r.Discard != DiscardIgnore {
+		return withHint(fmt.Errorf("%w: discard %q", ErrInvalid, r.Discard), "use unmap or ignore")
+	}
+	if r.Zeroes != ZeroesWrite && r.Zeroes != ZeroesUnmap {
+		return withHint(fmt.Errorf("%w: zeroes %q", ErrInvalid, r.Zeroes), "use write or unmap")
 	}
 	if len(r.Serial) > serialSize || !printable(r.Serial) {
 		return withHint(fmt.Errorf("%w: serial %q", ErrInvalid, r.Serial), "use at most 20 printable ASCII characters")

@@ -15,7 +15,7 @@ func goodRecord() Record {
 		Format: 1, Name: "db", ID: "d-0123456789abcdef01", Lineage: "d-0123456789abcdef01",
 		SizeBytes: 1 << 20, Encrypted: true, KeyID: "k", KeyURI: "local:k", SectorSize: 512,
 		Category: Cloud, Role: Data, Serial: "s", Backend: "file:/x/db.img",
-		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Discard: DiscardUnmap, Zeroes: ZeroesWrite,
 	}
 }
 
@@ -44,6 +44,8 @@ func TestRecordRefuses(t *testing.T) {
 		"a negative size":            func(r *Record) { r.SizeBytes = -512 },
 		"more than one key may hold": func(r *Record) { r.SizeBytes = 1<<48 + 512 },
 		"an encrypted local disk":    func(r *Record) { r.Category = Local },
+		"an unknown discard":         func(r *Record) { r.Discard = "keep" },
+		"an unknown zeroes":          func(r *Record) { r.Zeroes = "ignore" },
 		"an unknown role":            func(r *Record) { r.Role = "boot" },
 		"a long serial":              func(r *Record) { r.Serial = strings.Repeat("s", 21) },
 		"a serial with a newline":    func(r *Record) { r.Serial = "a\nb" },

@@ -73,6 +73,7 @@ func completing(args []string) ([]string, bool) {
 // values are what flags with few values may be given.
 var values = map[string][]string{
 	"output": {"table", "json"}, "log-level": {"debug", "info", "warn", "error"},
+	"discard": {string(disk.DiscardUnmap), string(disk.DiscardIgnore)}, "zeroes": {string(disk.ZeroesWrite), string(disk.ZeroesUnmap)},
 	"role": {string(disk.System), string(disk.Data)}, "category": {string(disk.Cloud), string(disk.Local)},
 	"sector-size": {"512", "4096"}, "io-engine": {"auto", "uring", "threads"},
 }

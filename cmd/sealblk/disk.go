@@ -19,7 +19,7 @@ func (a *app) diskCommand() *cli.Command {
 			{Name: "show", Usage: "show one disk", ArgsUsage: "NAME", Action: a.diskShow},
 			{Name: "delete", Usage: "destroy a disk, its key and its data", ArgsUsage: "NAME", Action: a.diskDelete},
 			{Name: "check", Usage: "look at all that must be right before a disk is served", ArgsUsage: "NAME", Action: a.diskCheck},
-			a.diskImportCommand(), a.diskExportKeyCommand(), a.diskAttachCommand(), a.diskDetachCommand(),
+			a.diskResizeCommand(), a.diskSetCommand(), a.diskImportCommand(), a.diskExportKeyCommand(), a.diskAttachCommand(), a.diskDetachCommand(),
 		},
 	}
 }
@@ -141,6 +141,7 @@ func (a *app) diskShow(c *cli.Context) error {
 		{"name", v.Name}, {"id", v.ID}, {"size", formatSize(v.SizeBytes)}, {"encrypted", yesNo(v.Encrypted)},
 		{"key", orDash(v.KeyURI)}, {"sector size", strconv.Itoa(v.SectorSize)}, {"category", string(v.Category)},
 		{"role", string(v.Role)}, {"serial", v.Serial}, {"path", v.Path}, {"state", v.State},
+		{"discard", string(v.Discard)}, {"zeroes", string(v.Zeroes)},
 		{"socket", orDash(v.SocketPath)}, {"created", v.Created.Format("2006-01-02 15:04:05 MST")},
 	})
 }

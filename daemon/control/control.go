@@ -4,13 +4,18 @@
 //
 //	GET  /v1/status   [Status]
 //	POST /v1/stop     drain and exit; answers when the export has begun to stop
+//	POST /v1/resize   [Resize]: take over a size that the disk has got, and tell the guest
+//
+// A request that fails is answered with a status of 400 or above and the error as text.
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -31,22 +36,30 @@ type Status struct {
 	Connected  bool   `json:"connected"`
 	// Owner: the export has the right to use the disk. One that stands by for a
 	// migration has not.
-	Owner    bool     `json:"owner"`
-	Queues   int      `json:"num_queues"`
-	Warnings []string `json:"warnings"`
-	Stats    Stats    `json:"stats"`
+	Owner     bool     `json:"owner"`
+	Queues    int      `json:"num_queues"`
+	SizeBytes int64    `json:"size_bytes"`
+	Warnings  []string `json:"warnings"`
+	Stats     Stats    `json:"stats"`
 	// Sandbox says what of the sandbox is on.
 	Sandbox sandbox.Report `json:"sandbox"`
 }
 
 // Stats are sums over all queues since the export started.
 type Stats struct {
-	Reads      uint64 `json:"reads"`
-	Writes     uint64 `json:"writes"`
-	Flushes    uint64 `json:"flushes"`
-	ReadBytes  uint64 `json:"read_bytes"`
-	WriteBytes uint64 `json:"write_bytes"`
-	Errors     uint64 `json:"errors"`
+	Reads       uint64 `json:"reads"`
+	Writes      uint64 `json:"writes"`
+	Flushes     uint64 `json:"flushes"`
+	Discards    uint64 `json:"discards"`
+	WriteZeroes uint64 `json:"write_zeroes"`
+	ReadBytes   uint64 `json:"read_bytes"`
+	WriteBytes  uint64 `json:"write_bytes"`
+	Errors      uint64 `json:"errors"`
+}
+
+// Resize is the body of a resize.
+type Resize struct {
+	SizeBytes int64 `json:"size_bytes"`
 }
 
 // ErrNotRunning: nobody listens on the control socket.
@@ -57,6 +70,8 @@ var ErrNotRunning = errors.New("no export is running")
 type Export interface {
 	Status() Status
 	Stop()
+	// Resize takes over a size that the backing store has already.
+	Resize(size int64) error
 }
 
 // Server answers requests on a control socket until it is closed.
@@ -75,6 +90,7 @@ func Serve(path string, e Export) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, e.Status()) })
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, _ *http.Request) { e.Stop(); reply(w, e.Status()) })
+	mux.HandleFunc("POST /v1/resize", func(w http.ResponseWriter, r *http.Request) { resize(w, r, e) })
 	s := &Server{socket: ln, http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
@@ -95,6 +111,19 @@ func (s *Server) Close() error {
 	return errors.Join(err, s.socket.Remove())
 }
 
+func resize(w http.ResponseWriter, r *http.Request, e Export) {
+	var body Resize
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := e.Resize(body.SizeBytes); err != nil {
+		http.Error(w, err.Error(), http.StatusConflict)
+		return
+	}
+	reply(w, e.Status())
+}
+
 func reply(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	json.NewEncoder(w).Encode(v) //nolint:errcheck // the peer has gone: nobody to tell
@@ -113,17 +142,26 @@ func Dial(path string) *Client {
 
 // Status asks what the export is doing. ErrNotRunning if there is none.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	return c.call(ctx, http.MethodGet, "/v1/status")
+	return c.call(ctx, http.MethodGet, "/v1/status", nil)
 }
 
 // Stop tells the export to drain and exit.
 func (c *Client) Stop(ctx context.Context) error {
-	_, err := c.call(ctx, http.MethodPost, "/v1/stop")
+	_, err := c.call(ctx, http.MethodPost, "/v1/stop", nil)
 	return err
 }
 
-func (c *Client) call(ctx context.Context, method, path string) (Status, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://export"+path, nil)
+// Resize tells the export that its disk has a new size, in bytes.
+func (c *Client) Resize(ctx context.Context, size int64) (Status, error) {
+	body, err := json.Marshal(Resize{SizeBytes: size})
+	if err != nil {
+		return Status{}, err
+	}
+	return c.call(ctx, http.MethodPost, "/v1/resize", body)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, body []byte) (Status, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://export"+path, bytes.NewReader(body))
 	if err != nil {
 		return Status{}, err
 	}
@@ -136,7 +174,8 @@ func (c *Client) call(ctx context.Context, method, path string) (Status, error) 
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return Status{}, fmt.Errorf("ask export: %s", resp.Status)
+		why, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		return Status{}, fmt.Errorf("ask export: %s: %s", resp.Status, bytes.TrimSpace(why))
 	}
 	var s Status
 	err = json.NewDecoder(http.MaxBytesReader(nil, resp.Body, 1<<20)).Decode(&s)

@@ -180,7 +180,7 @@ func (e *export) Status() control.Status {
 	s := control.Status{
 		Sandbox: e.confined.Sandbox,
 		PID:     os.Getpid(), Disk: e.opts.Disk, SocketPath: e.opts.SocketPath,
-		Connected: e.active.Load(), Owner: e.owner.Load(), Queues: e.opts.NumQueues, Warnings: []string{},
+		Connected: e.active.Load(), Owner: e.owner.Load(), Queues: e.opts.NumQueues, SizeBytes: e.device.Info().Capacity, Warnings: []string{},
 		Stats: sum(e.blk.Stats()),
 	}
 	if e.disk != nil {
@@ -196,11 +196,23 @@ func sum(queues []blk.QueueStats) (s control.Stats) {
 		s.Reads += q.Reads
 		s.Writes += q.Writes
 		s.Flushes += q.Flushes
+		s.Discards += q.Discards
+		s.WriteZeroes += q.WriteZeroes
 		s.ReadBytes += q.BytesRead
 		s.WriteBytes += q.BytesWritten
 		s.Errors += q.Failed + q.Invalid + q.Unsupported
 	}
 	return s
+}
+
+// Resize implements control.Export. The file was made longer by whoever asks, who has the
+// right to: a worker in its sandbox has not. The guest is told.
+func (e *export) Resize(size int64) error {
+	if err := blockdev.Grow(e.device, size); err != nil {
+		return err
+	}
+	e.blk.Resized()
+	return nil
 }
 
 // Stop implements control.Export.

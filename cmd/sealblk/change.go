@@ -1,0 +1,76 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"sealblk/daemon/resize"
+	"sealblk/disk"
+)
+
+func (a *app) diskResizeCommand() *cli.Command {
+	return &cli.Command{
+		Name: "resize", Usage: "make a disk larger, also while a VM uses it", ArgsUsage: "NAME SIZE",
+		Description: "SIZE is what the guest sees from then on; it takes K, M, G, T for powers of 1024. A disk\n" +
+			"never gets smaller. A resize that was interrupted is finished by the same command.",
+		Action: func(c *cli.Context) error {
+			args, err := arguments(c, "NAME", "SIZE")
+			if err != nil {
+				return err
+			}
+			size, err := parseSize(args[1])
+			if err != nil {
+				return err
+			}
+			catalogue, err := a.catalogue(c)
+			if err != nil {
+				return err
+			}
+			r, err := resize.Disk(c.Context, catalogue, args[0], size)
+			if err != nil {
+				return err
+			}
+			return a.printer(c).done(viewOf(catalogue, r), "resized disk %s to %s", r.Name, formatSize(r.SizeBytes))
+		},
+	}
+}
+
+func (a *app) diskSetCommand() *cli.Command {
+	return &cli.Command{
+		Name: "set", Usage: "change settings of a disk, from its next export on", ArgsUsage: "NAME",
+		Description: "--discard unmap gives back the space of what the guest discards, which then reads as\n" +
+			"zeros; ignore leaves it. --zeroes write stores the zeros that the guest asks an encrypted\n" +
+			"disk for as ciphertext, which other software reads as zeros too; unmap gives back their\n" +
+			"space, if the guest allows it, and they are zeros through this program only.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "discard", Usage: "`POLICY`: unmap or ignore"},
+			&cli.StringFlag{Name: "zeroes", Usage: "`POLICY`: write or unmap"},
+		},
+		Action: a.diskSet,
+	}
+}
+
+func (a *app) diskSet(c *cli.Context) error {
+	args, err := arguments(c, "NAME")
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"discard", "zeroes"} {
+		if c.IsSet(name) && c.String(name) == "" {
+			return usagef("--%s: give a policy", name)
+		}
+	}
+	if !c.IsSet("discard") && !c.IsSet("zeroes") {
+		return usagef("%s: nothing to set: usage: %s", c.Command.HelpName, usageLine(c))
+	}
+	catalogue, err := a.catalogue(c)
+	if err != nil {
+		return err
+	}
+	r, err := catalogue.Set(c.Context, args[0], disk.Settings{
+		Discard: disk.DiscardPolicy(c.String("discard")), Zeroes: disk.ZeroesPolicy(c.String("zeroes")),
+	})
+	if err != nil {
+		return err
+	}
+	return a.printer(c).done(viewOf(catalogue, r), "disk %s: discard %s, zeroes %s, from its next export on", r.Name, r.Discard, r.Zeroes)
+}

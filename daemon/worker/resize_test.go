@@ -1,0 +1,82 @@
+package worker
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"sealblk/blockdev/file"
+	"sealblk/daemon/control"
+	"sealblk/daemon/resize"
+	"sealblk/vhost/frontend"
+)
+
+// TestResizeWhileServing: a front-end is told of the new size and uses it, a later
+// export has it too.
+func TestResizeWhileServing(t *testing.T) {
+	for name, o := range map[string]struct {
+		encrypted bool
+		unit      int
+		engine    file.Engine
+	}{"plain": {false, 512, file.EngineUring}, "encrypted 512": {true, 512, file.EngineUring}, "encrypted 4096": {true, 4096, file.EngineThreads}} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			h.create("db", o.encrypted, o.unit)
+			stop := h.export(Options{Disk: "db", FD: -1, Engine: o.engine})
+			told := make(chan frontend.Config, 10)
+			d, err := frontend.Open(context.Background(), h.socket, frontend.Options{
+				Timeout: 10 * time.Second, ConfigChanged: func(c frontend.Config) { told <- c },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := resize.Disk(t.Context(), h.catalogue, "db", 2*diskSize); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case c := <-told:
+				if c.Capacity != 2*diskSize/512 {
+					t.Errorf("told of %d sectors", c.Capacity)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("not told")
+			}
+			want := bytes.Repeat([]byte("sealed"), 64<<10/6+1)[:64<<10]
+			if _, err := d.Queue(0).WriteAt(want, 2*diskSize-int64(len(want))); err != nil {
+				t.Fatal(err)
+			}
+			status, err := control.Dial(h.catalogue.ControlPath("db")).Status(t.Context())
+			if err != nil || status.SizeBytes != 2*diskSize {
+				t.Errorf("status: %d bytes, %v", status.SizeBytes, err)
+			}
+			if err := errors.Join(d.Close(), stop()); err != nil {
+				t.Fatal(err)
+			}
+			h.export(Options{Disk: "db", FD: -1, Engine: o.engine})
+			d = h.connect()
+			defer d.Close()
+			got := make([]byte, len(want))
+			if _, err := d.Queue(0).ReadAt(got, 2*diskSize-int64(len(want))); err != nil || !bytes.Equal(got, want) || d.Capacity() != 2*diskSize {
+				t.Errorf("a later export: %d bytes, %v", d.Capacity(), err)
+			}
+		})
+	}
+}
+
+// TestResizeThatWasNotMade: an export takes over no size that its file has not.
+func TestResizeThatWasNotMade(t *testing.T) {
+	h := newHost(t)
+	h.create("db", true, 4096)
+	h.export(Options{Disk: "db", FD: -1})
+	client := control.Dial(h.catalogue.ControlPath("db"))
+	for _, size := range []int64{2 * diskSize, diskSize - 4096, diskSize + 512, -4096} {
+		if _, err := client.Resize(t.Context(), size); err == nil {
+			t.Errorf("resized to %d", size)
+		}
+	}
+	if status, err := client.Status(t.Context()); err != nil || status.SizeBytes != diskSize {
+		t.Errorf("%d bytes, %v", status.SizeBytes, err)
+	}
+}

@@ -1,0 +1,57 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Settings of a disk that can be changed while it exists. Empty ones stay as they are.
+type Settings struct {
+	Discard DiscardPolicy
+	Zeroes  ZeroesPolicy
+}
+
+// Set changes settings, which the next export of the disk goes by. It may be in use.
+func (c *Catalogue) Set(ctx context.Context, name string, s Settings) (Record, error) {
+	r, _, err := c.change(ctx, name, func(r *Record) error {
+		r.Discard, r.Zeroes = orDefault(s.Discard, r.Discard), orDefault(s.Zeroes, r.Zeroes)
+		return r.validate()
+	})
+	return r, err
+}
+
+// change alters the record of a disk, and what it says something of, while nobody else
+// adds, changes or deletes disks. The disk may be exported, which running tells; it is
+// ErrInUse while something else has it.
+func (c *Catalogue) change(ctx context.Context, name string, alter func(*Record) error) (r Record, running bool, err error) {
+	if _, err := c.Get(name); err != nil {
+		return Record{}, false, err
+	}
+	unlock, err := c.lockCatalogue(ctx)
+	if err != nil {
+		return Record{}, false, err
+	}
+	defer unlock()
+	l, err := c.acquire(name)
+	switch {
+	case err == nil:
+		defer l.release()
+	case errors.Is(err, ErrInUse):
+		if _, running = c.Runtime(name); !running {
+			return Record{}, false, err
+		}
+	default:
+		return Record{}, false, err
+	}
+	if r, err = c.Get(name); err != nil {
+		return Record{}, running, err
+	}
+	if err := alter(&r); err != nil {
+		return Record{}, running, fmt.Errorf("change disk %s: %w", name, err)
+	}
+	if err := c.save(r); err != nil {
+		return Record{}, running, fmt.Errorf("change disk %s: %w", name, err)
+	}
+	return r, running, c.did("save", c.recordPath(name))
+}
