@@ -41,15 +41,33 @@ type agent struct {
 }
 
 func newAgent(conn net.Conn) *agent {
-	a := &agent{
+	a := makeAgent(conn)
+	go a.read()
+	return a
+}
+
+// movedSeq is where the requests to an agent that moved here begin: it has seen those
+// of the machine that it comes from.
+const movedSeq = 1 << 20
+
+// movedAgent is the host's end for a guest that comes from another machine, where its
+// agent has reported.
+func movedAgent(conn net.Conn) *agent {
+	a := makeAgent(conn)
+	a.seq = movedSeq
+	close(a.ready)
+	go a.readAnswers()
+	return a
+}
+
+func makeAgent(conn net.Conn) *agent {
+	return &agent{
 		conn:    conn,
 		in:      bufio.NewReader(conn),
 		ready:   make(chan struct{}),
 		done:    make(chan struct{}),
 		pending: make(map[int]chan Result),
 	}
-	go a.read()
-	return a
 }
 
 func (a *agent) close() {
@@ -58,11 +76,16 @@ func (a *agent) close() {
 }
 
 func (a *agent) read() {
-	defer close(a.done)
 	if line, err := a.in.ReadString('\n'); err != nil || !strings.HasPrefix(line, "ready ") {
+		close(a.done)
 		return
 	}
 	close(a.ready)
+	a.readAnswers()
+}
+
+func (a *agent) readAnswers() {
+	defer close(a.done)
 	for a.answer() == nil {
 	}
 }

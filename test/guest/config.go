@@ -20,6 +20,9 @@ type Config struct {
 	RootPorts int
 	// PrivateMemory makes a machine that vhost-user disks cannot be plugged into.
 	PrivateMemory bool
+	// Incoming makes a machine without a guest, which waits for that of another machine
+	// of the same configuration. It takes commands when that has moved here.
+	Incoming bool
 	// Args are given to QEMU after all others.
 	Args []string
 	// Console gets what the guest's kernel says as it says it; nil for nobody.

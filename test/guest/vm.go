@@ -63,14 +63,18 @@ func (vm *VM) boot(ctx context.Context, c Config) error {
 		return err
 	}
 	defer ln.Close()
-	if vm.process, err = start(qemu, c.args(port, vm.QMP()), &vm.console); err != nil {
+	args := c.args(port, vm.QMP())
+	if c.Incoming {
+		args = append(args, "-incoming", "unix:"+vm.MigrationSocket())
+	}
+	if vm.process, err = start(qemu, args, &vm.console); err != nil {
 		return err
 	}
-	return vm.waitReady(ctx, ln)
+	return vm.waitReady(ctx, ln, c)
 }
 
 // waitReady waits until QEMU has connected and its guest's agent has reported.
-func (vm *VM) waitReady(ctx context.Context, ln net.Listener) error {
+func (vm *VM) waitReady(ctx context.Context, ln net.Listener, c Config) error {
 	ctx, cancel := vm.whileRunning(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
@@ -79,12 +83,30 @@ func (vm *VM) waitReady(ctx context.Context, ln net.Listener) error {
 	if err != nil {
 		return cmp.Or(context.Cause(ctx), err)
 	}
+	if c.Incoming {
+		vm.agent = movedAgent(conn)
+		return vm.waitIncoming(ctx)
+	}
 	vm.agent = newAgent(conn)
 	select {
 	case <-vm.agent.ready:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
+	}
+}
+
+// waitIncoming waits until another machine can connect.
+func (vm *VM) waitIncoming(ctx context.Context) error {
+	for {
+		if _, err := os.Stat(vm.MigrationSocket()); err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }
 
@@ -126,6 +148,9 @@ func (vm *VM) Run(ctx context.Context, script string) (Result, error) {
 // QMP is the path of the machine's QMP socket. QEMU serves one client at a time
 // there; the VM itself does not use it.
 func (vm *VM) QMP() string { return filepath.Join(vm.dir, "qmp") }
+
+// MigrationSocket is where a machine with Config.Incoming waits for its guest.
+func (vm *VM) MigrationSocket() string { return filepath.Join(vm.dir, "incoming") }
 
 // PID is QEMU's process id.
 func (vm *VM) PID() int { return vm.process.pid }
