@@ -71,9 +71,10 @@ func TestWriteBeyondFileSizeLimit(t *testing.T) {
 	}
 }
 
-// TestFullFileSystem: a thin image on a file system that is too small for it.
-func TestFullFileSystem(t *testing.T) {
-	dir := t.TempDir()
+// smallFS mounts a file system of 1 MiB.
+func smallFS(t *testing.T) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
 		leaktest.Missing(t, "the right to mount a tmpfs: "+err.Error())
 	}
@@ -82,6 +83,12 @@ func TestFullFileSystem(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return dir
+}
+
+// TestFullFileSystem: a thin image on a file system that is too small for it.
+func TestFullFileSystem(t *testing.T) {
+	dir := smallFS(t)
 	for _, e := range []Engine{EngineUring, EngineThreads} {
 		t.Run(e.String(), func(t *testing.T) {
 			needEngine(t, e)
