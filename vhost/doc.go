@@ -36,6 +36,20 @@
 // session then sends a CONFIG_CHANGE_MSG over the back-end channel, without waiting:
 // not for room in the channel, and not for an answer.
 //
+// # Death
+//
+// The process may be killed at any moment. What its workers have taken and not returned
+// is noted in the in-flight region (package inflight), if the front-end negotiated one
+// and keeps it. A worker that starts begins with what is noted there, checks it anew,
+// and finishes it even if it is told to stop. A ring with such a past starts without a
+// kick, which may have died with the predecessor. A write may thus be carried out twice,
+// with the same data, and before the driver was told that it is done.
+//
+// That holds only if nothing that the predecessor started can still happen: whoever
+// opens the block device waits for that (package blockdev/file does, by its lock). A
+// write cache that the driver turned off is on again in a new process, because a
+// front-end that reconnects does not say it again.
+//
 // # Failure
 //
 // A request that cannot be carried out is answered with a non-zero status if the

@@ -2,7 +2,6 @@ package frontend
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"sealblk/vhost/protocol"
@@ -48,9 +47,7 @@ func (d *Disk) InflightFD() (protocol.Inflight, int) {
 func (d *Disk) Reconnect(s *Session) error {
 	old := d.Session
 	d.Session, d.started = s, false
-	if err := old.Close(); err != nil && !errors.Is(err, ErrDisconnected) {
-		return fmt.Errorf("close lost session: %w", err)
-	}
+	_ = old.Close() // it is lost, and all its own is freed
 	if err := d.takeUp(); err != nil {
 		return fmt.Errorf("reconnect: %w", err)
 	}
