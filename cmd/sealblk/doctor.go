@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -15,6 +14,7 @@ import (
 	"sealblk/daemon/guard"
 	"sealblk/internal/sandbox"
 	"sealblk/internal/uring"
+	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
 )
 
@@ -49,7 +49,7 @@ func (a *app) doctor(c *cli.Context) error {
 		checkCipher(), checkSecretMemory(), checkMemlock(), checkUring(), checkHugePages(),
 		checkProgram("qemu-system-x86_64", "VMs", "apt-get install qemu-system-x86"),
 		checkProgram("cryptsetup", "opening disks without this program", "apt-get install cryptsetup-bin"),
-		checkKVM(), checkStateDir(stateDir(c)), checkRootKey(stateDir(c)),
+		checkKVM(), checkStateDir(stateDir(c)), a.checkKMS(c),
 	}
 	config, err := loadConfig(c.String("config"))
 	if err != nil {
@@ -175,10 +175,27 @@ func checkStateDir(dir string) diagnosis {
 	return diagnosis{"state directory", healthy, dir, ""}
 }
 
-func checkRootKey(dir string) diagnosis {
-	path := filepath.Join(dir, "kms", "root.key")
-	if _, err := os.Stat(path); err != nil {
-		return diagnosis{"embedded KMS", healthy, "not in use yet", ""}
+// checkKMS asks the embedded KMS whether a backup is due.
+func (a *app) checkKMS(c *cli.Context) diagnosis {
+	const name, mend = "embedded KMS", "sealblk kms backup --out FILE"
+	config, err := loadConfig(c.String("config"))
+	if err != nil {
+		return diagnosis{name, broken, err.Error(), "correct the file"}
 	}
-	return diagnosis{"embedded KMS", lacking, "losing " + path + " loses every disk whose key it holds", "keep a copy of " + filepath.Dir(path) + " in a safe place"}
+	var status local.BackupStatus
+	kms, err := openLocal(stateDir(c), config, local.Operator)
+	if err == nil {
+		defer kms.Close()
+		status, err = kms.BackupStatus(c.Context)
+	}
+	switch {
+	case err != nil:
+		return diagnosis{name, broken, err.Error(), hintOf(err)}
+	case status.Keys == 0:
+		return diagnosis{name, healthy, "not in use yet", ""}
+	case status.Needed():
+		detail, _, _ := strings.Cut(backupWarning(status), ": sealblk")
+		return diagnosis{name, lacking, detail, mend}
+	}
+	return diagnosis{name, healthy, "backed up on " + status.Last.Format(timeFormat), ""}
 }

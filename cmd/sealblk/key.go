@@ -147,6 +147,11 @@ func (a *app) keyList(c *cli.Context, kms *local.KMS, _ []string) error {
 	if printed := a.printer(c).list(keys, head, rows); printed != nil {
 		return printed
 	}
+	if status, err := kms.BackupStatus(c.Context); err == nil {
+		if w := backupWarning(status); w != "" {
+			a.warn(w)
+		}
+	}
 	return err
 }
 

@@ -25,10 +25,16 @@ func (a *app) keys(c *cli.Context, principal string) (*keymgr.Set, error) {
 }
 
 func openLocal(stateDir string, config config, principal string) (*local.KMS, error) {
-	return local.Open(filepath.Join(stateDir, "kms"), local.Options{
+	return local.Open(kmsDir(stateDir), localOptions(stateDir, config, principal))
+}
+
+func kmsDir(stateDir string) string { return filepath.Join(stateDir, "kms") }
+
+func localOptions(stateDir string, config config, principal string) local.Options {
+	return local.Options{
 		Region: config.KMS.Local.Region, Principal: principal,
 		Users: func(_ context.Context, uri string) ([]string, error) { return usersOf(stateDir, uri) },
-	})
+	}
 }
 
 // usersOf names the disks that are wrapped under a key.

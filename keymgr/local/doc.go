@@ -64,6 +64,20 @@
 // mended. A call that changes nothing costs one synced file. The log is synced when
 // the index has 16 records, which it then forgets. It is never shortened.
 //
+// # Backup
+//
+// A backup is one file; numbers are 32 bits, big-endian.
+//
+//	0    8  "SBKMSB", 0 and the format, 1
+//	8   12  Argon2id: passes, KiB of memory, threads
+//	20  16  salt, random
+//	36  60  root key, AES-256-GCM under the stretched passphrase: nonce, text, tag
+//	96      nonce, the folder's other files as a JSON object, tag: under the same key
+//
+// Each part is bound to all before it. A restore unpacks into a folder beside the
+// place, opens everything there, and renames it. Both folders of a KMS that was
+// restored elsewhere count on by themselves.
+//
 // # Wrapped keys
 //
 // A blob is 148 bytes; numbers are big-endian.
@@ -102,6 +116,6 @@
 // Errors are *keymgr.Error with the codes of errors.go. No error, log line or file
 // holds key material in the clear, but for root.key itself.
 //
-// Sources: NIST SP 800-38D (GCM, random 96-bit nonces: at most 2^32 seals per key),
+// Sources: RFC 9106 (Argon2), RFC 5869 (HKDF), RFC 2104 (HMAC), NIST SP 800-38D (GCM, random 96-bit nonces: at most 2^32 seals per key),
 // flock(2), rename(2), fsync(2).
 package local

@@ -39,6 +39,8 @@ const (
 	CodeContext         = "InvalidEncryptionContext"
 	CodeDamaged         = "DamagedKeyStore"
 	CodeAudit           = "DamagedAuditLog"
+	CodeBackup          = "DamagedBackup"
+	CodeNotEmpty        = "Rejected.NotEmpty"
 	CodeInUse           = "Rejected.KeyInUse"
 	CodeProtected       = "Rejected.DeletionProtection"
 	CodeMaterial        = "InvalidKeyMaterial"

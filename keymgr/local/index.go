@@ -22,6 +22,10 @@ type index struct {
 	Pending []*record `json:"pending,omitempty"`
 	// Due is when something must be done with a key without being asked.
 	Due map[string]time.Time `json:"due,omitempty"`
+	// Materials counts the versions that were made or imported; Backup is nil before the
+	// first backup.
+	Materials uint64      `json:"materials,omitempty"`
+	Backup    *backupMark `json:"backup,omitempty"`
 	// Audit is the end of the audit log.
 	Audit auditHead `json:"audit,omitzero"`
 }
@@ -69,7 +73,8 @@ func (ix *index) consistent() bool {
 			return false
 		}
 	}
-	return ix.Keys != nil && ix.Aliases != nil && ix.Audit.consistent()
+	return ix.Keys != nil && ix.Aliases != nil && ix.Audit.consistent() &&
+		(ix.Backup == nil || ix.Backup.Materials <= ix.Materials)
 }
 
 func (ix *index) ids() []string { return slices.Sorted(maps.Keys(ix.Keys)) }

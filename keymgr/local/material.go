@@ -65,6 +65,7 @@ func (t *session) imported(k *KMS, r *record, material *secret.Buffer) (version,
 			return version{}, err
 		}
 	} else {
+		t.index.Materials++
 		proof, err := seal(material, make([]byte, 16), checkAAD(r.ID))
 		if err == nil {
 			v.Check, err = seal(t.root, proof, checkAAD(r.ID))

@@ -313,6 +313,7 @@ func (t *session) addVersion(k *KMS, r *record) error {
 	if err != nil {
 		return fmt.Errorf("seal key material: %w", err)
 	}
+	t.index.Materials++
 	r.Versions = append(r.Versions, version{Number: number, Created: k.clock(), Material: sealed})
 	return nil
 }
