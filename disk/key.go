@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"sealblk/blockdev/luks"
+	"sealblk/internal/sigmask"
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 )
@@ -90,7 +91,7 @@ func (c *Catalogue) unwrap(ctx context.Context, h *luks.Header) (*secret.Buffer,
 	if err != nil {
 		return nil, fmt.Errorf("unwrap data key: %w", err)
 	}
-	if err := h.VerifyKey(dk.Bytes()); err != nil {
+	if err := sigmask.Do(func() error { return h.VerifyKey(dk.Bytes()) }); err != nil {
 		dk.Destroy()
 		return nil, fmt.Errorf("verify data key: %w", err)
 	}

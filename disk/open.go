@@ -15,6 +15,7 @@ import (
 	"sealblk/blockdev/null"
 	"sealblk/cipher"
 	"sealblk/internal/linkname"
+	"sealblk/internal/sigmask"
 	"sealblk/keymgr/secret"
 )
 
@@ -149,7 +150,11 @@ func (d *Disk) encrypt(lower blockdev.Device, dk *secret.Buffer) (_ blockdev.Dev
 	if d.keys, err = secret.New(cipher.StateSize); err != nil {
 		return nil, err
 	}
-	x, err := cipher.NewXTSIn(d.keys.Bytes(), dk.Bytes(), d.Record.SectorSize)
+	var x *cipher.XTS
+	err = sigmask.Do(func() error {
+		x, err = cipher.NewXTSIn(d.keys.Bytes(), dk.Bytes(), d.Record.SectorSize)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -3,13 +3,13 @@ package vhost
 import (
 	"fmt"
 	"log/slog"
-	"runtime"
 	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sealblk/internal/eventfd"
+	"sealblk/internal/sigmask"
 	"sealblk/vhost/inflight"
 	"sealblk/vhost/memory"
 	"sealblk/vhost/virtqueue"
@@ -108,10 +108,13 @@ func (w *worker) stop() (next uint16, err error) {
 
 func (w *worker) main(ready chan<- error) {
 	defer close(w.exited)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	restore, err := sigmask.Block() // the device below may have keys in registers
+	if err != nil {
+		ready <- err
+		return
+	}
+	defer restore()
 	debug.SetPanicOnFault(true)
-	var err error
 	if fault := w.guard(func() { err = w.open() }); fault != nil {
 		err = fault
 	}

@@ -12,7 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealblk/internal/linkname"
+	"sealblk/internal/sigmask"
 	"sealblk/keymgr"
+	"sealblk/keymgr/secret"
 )
 
 // The descriptors that the broker inherits.
@@ -148,7 +150,11 @@ func (s *server) do(ctx context.Context, r request) (keySize int, err error) {
 
 // decrypt puts the data key into the pipe, which has room for it, and wipes it.
 func (s *server) decrypt(ctx context.Context, r request) (int, error) {
-	dk, err := s.kms.Decrypt(ctx, r.Key, r.Context)
+	var dk *secret.Buffer
+	err := sigmask.Do(func() (err error) {
+		dk, err = s.kms.Decrypt(ctx, r.Key, r.Context)
+		return err
+	})
 	if err != nil {
 		return 0, err
 	}

@@ -10,6 +10,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -370,4 +372,56 @@ func TestRefusesWhatIsNotASocket(t *testing.T) {
 	if _, err := f.Stat(); err != nil {
 		t.Fatalf("the descriptor was closed: %v", err)
 	}
+}
+
+// TestQueueThreadsTakeNoSignals: what a signal saves of a thread's registers stays in
+// memory, so none may reach a thread that encrypts.
+func TestQueueThreadsTakeNoSignals(t *testing.T) {
+	h := newHost(t)
+	h.create("db", true, 512)
+	h.export(Options{Disk: "db", FD: -1})
+	before := deafThreads(t)
+	d, err := frontend.Open(context.Background(), h.socket, frontend.Options{Queues: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, q := range d.Queues() { // a ring starts with its first kick
+		if _, err := q.WriteAt(make([]byte, 512), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := deafThreads(t) - before; got != 2 {
+		t.Errorf("%d threads block Go's preemption signal, want the 2 that serve queues", got)
+	}
+}
+
+// deafThreads counts the threads of this process that block SIGURG.
+func deafThreads(t *testing.T) (n int) {
+	t.Helper()
+	paths, err := filepath.Glob("/proc/self/task/*/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread has ended
+		}
+		if strings.HasPrefix(string(text), "Name:\tiou-") {
+			continue // the kernel's own, of an io_uring
+		}
+		_, after, found := strings.Cut(string(text), "SigBlk:\t")
+		if !found {
+			t.Fatalf("%s has no signal mask", path)
+		}
+		mask, err := strconv.ParseUint(after[:16], 16, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mask>>(unix.SIGURG-1)&1 == 1 {
+			n++
+		}
+	}
+	return n
 }
