@@ -281,7 +281,7 @@ func FuzzRequests(f *testing.F) {
 			io.Reader
 			io.Writer
 		}{io.MultiReader(strings.NewReader(`{"op":"seal"}`), bytes.NewReader(stream)), &out}
-		serve(context.Background(), conn, write, fakeKMS{}) //nolint:errcheck // it may fail, not more
+		serve(context.Background(), conn, write, fakeKMS{}) // it may fail, not more
 		write.Close()
 		if key, err := io.ReadAll(read); err != nil || len(key) != 0 {
 			t.Errorf("a key of %d bytes came out: %v", len(key), err)
