@@ -122,10 +122,10 @@ func wantOnly(t *testing.T, before map[string][]byte, c *Catalogue) {
 func TestCreateKilledAtEveryStep(t *testing.T) {
 	for _, create := range []string{"create encrypted", "create plain", "create without a file"} {
 		t.Run(create, func(t *testing.T) {
+			c := newCatalogue(t)
+			before := bystander(t, c)
 			saw := map[bool]int{}
 			for n, more := 1, true; more; n++ {
-				c := newCatalogue(t)
-				before := bystander(t, c)
 				more = killedAt(t, c.dir, n, create)
 				there := c.registered("db")
 				saw[there]++
@@ -146,6 +146,9 @@ func TestCreateKilledAtEveryStep(t *testing.T) {
 					}
 				}
 				wantOnly(t, before, c)
+				if err := c.Delete("db"); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if saw[false] < 2 || saw[true] < 2 {
 				t.Errorf("a crash left nothing %d times, a disk %d times", saw[false], saw[true])
@@ -157,10 +160,10 @@ func TestCreateKilledAtEveryStep(t *testing.T) {
 func TestDeleteKilledAtEveryStep(t *testing.T) {
 	for _, create := range []string{"create encrypted", "create plain", "create without a file"} {
 		t.Run(create, func(t *testing.T) {
+			c := newCatalogue(t)
+			before := bystander(t, c)
 			steps := 0
 			for more := true; more; steps++ {
-				c := newCatalogue(t)
-				before := bystander(t, c)
 				if err := operations[create](t.Context(), c); err != nil {
 					t.Fatal(err)
 				}
@@ -174,6 +177,9 @@ func TestDeleteKilledAtEveryStep(t *testing.T) {
 				if err := operations[create](t.Context(), c); err != nil {
 					t.Fatalf("step %d: the name is blocked: %v", steps+1, err)
 				}
+				if err := c.Delete("db"); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if steps < 4 {
 				t.Errorf("only %d steps", steps)
@@ -185,9 +191,9 @@ func TestDeleteKilledAtEveryStep(t *testing.T) {
 // TestDeleteOfHalfMadeDisk: a create that was killed after the disk was there left a
 // second name of its data, which must not outlive it.
 func TestDeleteOfHalfMadeDisk(t *testing.T) {
+	c := newCatalogue(t)
+	before := bystander(t, c)
 	for n := 1; ; n++ {
-		c := newCatalogue(t)
-		before := bystander(t, c)
 		more := killedAt(t, c.dir, n, "create plain")
 		if c.registered("db") {
 			if err := c.Delete("db"); err != nil {

@@ -21,14 +21,33 @@ import (
 type scene struct {
 	t *testing.T
 	*Catalogue
+	first map[string][]byte
 }
 
 func newScene(t *testing.T) *scene {
-	s := &scene{t, newCatalogue(t)}
-	mustCreate(t, s.Catalogue, CreateOptions{Name: "db", Encrypted: true})
-	mustCreate(t, s.Catalogue, CreateOptions{Name: "other", Encrypted: true})
-	mustCreate(t, s.Catalogue, CreateOptions{Name: "plain"})
-	return s
+	c := newCatalogue(t)
+	mustCreate(t, c, CreateOptions{Name: "db", Encrypted: true})
+	mustCreate(t, c, CreateOptions{Name: "other", Encrypted: true})
+	mustCreate(t, c, CreateOptions{Name: "plain"})
+	return &scene{t, c, files(t, c.dir)}
+}
+
+// in is the scene in a subtest, which puts everything back in the end.
+func (s *scene) in(t *testing.T) *scene {
+	t.Cleanup(func() {
+		for _, d := range differ(s.first, files(t, s.dir)) {
+			_, name, _ := strings.Cut(d, ": ")
+			path := filepath.Join(s.dir, name)
+			err := os.RemoveAll(path)
+			if data, ok := s.first[name]; ok {
+				err = errors.Join(err, os.WriteFile(path, data, 0o600))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	return &scene{t, s.Catalogue, s.first}
 }
 
 func (s *scene) img(name string) string { return filepath.Join(s.dir, "volumes", name+".img") }
@@ -273,9 +292,10 @@ func (s *scene) newer(n int) {
 // but the right one exported; the other disks are served as before. Deleting it then
 // harms no other disk and no other file.
 func TestTamperedDisk(t *testing.T) {
+	stage := newScene(t)
 	for name, tamper := range tamperings {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
+			s := stage.in(t)
 			right, err := s.ExportKey(t.Context(), "db")
 			if err != nil {
 				t.Fatal(err)
@@ -343,12 +363,13 @@ func (s *scene) deleteHarmsNone(before map[string][]byte) {
 // the record: the data key is the right one, and nothing but the owner's data is shown.
 func TestImportOfTamperedHeader(t *testing.T) {
 	cannotTell := map[string]bool{"header: smaller": true, "header: another sector size": true}
+	stage := newScene(t)
 	for name, tamper := range tamperings {
 		if strings.HasPrefix(name, "record:") {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
+			s := stage.in(t)
 			if err := os.Remove(s.recordPath("db")); err != nil {
 				t.Fatal(err)
 			}
