@@ -28,11 +28,11 @@ func (c *Catalogue) change(ctx context.Context, name string, alter func(*Record)
 	if _, err := c.Get(name); err != nil {
 		return Record{}, false, err
 	}
-	unlock, err := c.lockCatalogue(ctx)
+	lock, err := c.lockCatalogue(ctx)
 	if err != nil {
 		return Record{}, false, err
 	}
-	defer unlock()
+	defer lock.Close()
 	l, err := c.acquire(name)
 	switch {
 	case err == nil:

@@ -119,8 +119,16 @@ func wantOnly(t *testing.T, before map[string][]byte, c *Catalogue) {
 	}
 }
 
+// creates are the ways to make the disk db.
+func creates() []string {
+	if testing.Short() {
+		return []string{"create encrypted"}
+	}
+	return []string{"create encrypted", "create plain", "create without a file"}
+}
+
 func TestCreateKilledAtEveryStep(t *testing.T) {
-	for _, create := range []string{"create encrypted", "create plain", "create without a file"} {
+	for _, create := range creates() {
 		t.Run(create, func(t *testing.T) {
 			c := newCatalogue(t)
 			before := bystander(t, c)
@@ -158,7 +166,7 @@ func TestCreateKilledAtEveryStep(t *testing.T) {
 }
 
 func TestDeleteKilledAtEveryStep(t *testing.T) {
-	for _, create := range []string{"create encrypted", "create plain", "create without a file"} {
+	for _, create := range creates() {
 		t.Run(create, func(t *testing.T) {
 			c := newCatalogue(t)
 			before := bystander(t, c)
@@ -243,7 +251,7 @@ var errFault = errors.New("input/output error")
 // TestFailedCreateLeavesNothing: whatever fails, before the disk is there, it is not
 // there, and no key is left in memory.
 func TestFailedCreateLeavesNothing(t *testing.T) {
-	for _, create := range []string{"create encrypted", "create plain", "create without a file"} {
+	for _, create := range creates() {
 		t.Run(create, func(t *testing.T) {
 			c := newCatalogue(t)
 			before := bystander(t, c)
@@ -413,7 +421,7 @@ func TestNamesRaceForOneFile(t *testing.T) {
 // TestWaitForTheCatalogueCanBeCalledOff: another process is stopped within its turn.
 func TestWaitForTheCatalogueCanBeCalledOff(t *testing.T) {
 	c := newCatalogue(t)
-	unlock, err := c.lockCatalogue(t.Context())
+	lock, err := c.lockCatalogue(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -426,7 +434,7 @@ func TestWaitForTheCatalogueCanBeCalledOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.step = nil
-	unlock()
+	lock.Close()
 	if err := operations["create plain"](t.Context(), c); err != nil {
 		t.Fatal(err)
 	}

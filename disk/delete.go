@@ -24,11 +24,11 @@ func (c *Catalogue) Delete(name string) error {
 		return err
 	}
 	defer l.release()
-	unlock, err := c.lockCatalogue(context.Background()) // so that no change brings the record back
+	lock, err := c.lockCatalogue(context.Background()) // so that no change brings the record back
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer lock.Close()
 	if err := c.destroy(name); err != nil {
 		return fmt.Errorf("delete disk %s: %w", name, err)
 	}

@@ -213,7 +213,10 @@ func TestGuestsContainerIsServed(t *testing.T) {
 func TestOneFileByManyNames(t *testing.T) {
 	c := newCatalogue(t)
 	r := mustCreate(t, c, CreateOptions{Name: "db", Encrypted: true})
-	links := t.TempDir()
+	links := filepath.Join(c.dir, "links") // hard links do not leave their file system
+	if err := os.Mkdir(links, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	hard, soft, folder := filepath.Join(links, "hard"), filepath.Join(links, "soft"), filepath.Join(links, "folder")
 	if err := errors.Join(os.Link(r.Where(), hard), os.Symlink(r.Where(), soft), os.Symlink(filepath.Dir(r.Where()), folder)); err != nil {
 		t.Fatal(err)

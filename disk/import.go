@@ -43,11 +43,11 @@ func (c *Catalogue) adopt(ctx context.Context, name, uri string) (Record, error)
 	if err != nil {
 		return Record{}, err
 	}
-	unlock, err := c.lockCatalogue(ctx)
+	lock, err := c.lockCatalogue(ctx)
 	if err != nil {
 		return Record{}, err
 	}
-	defer unlock()
+	defer lock.Close()
 	if err := c.unregistered(r); err != nil {
 		return Record{}, err
 	}

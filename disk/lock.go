@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealblk/internal/atomicfile"
+	"sealblk/internal/filelock"
 	"sealblk/internal/linkname"
 )
 
@@ -32,13 +33,12 @@ type lease struct {
 
 // acquire takes the lock of a disk, or ErrInUse.
 func (c *Catalogue) acquire(name string) (*lease, error) {
-	f, err := os.OpenFile(c.lockPath(name), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w", err)
+	f, err := filelock.Try(c.lockPath(name))
+	if errors.Is(err, filelock.ErrLocked) {
+		return nil, c.inUse(name)
 	}
-	if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, wholeFile()); err != nil {
-		f.Close()
-		return nil, c.lockFailed(name, err)
+	if err != nil {
+		return nil, fmt.Errorf("disk %s: %w", name, err)
 	}
 	c.sweep(name)
 	return c.newLease(name, f), nil
@@ -53,32 +53,8 @@ func (c *Catalogue) lockFailed(name string, err error) error {
 
 // lockCatalogue serialises the moment in which disks are added, so that no two get one
 // backend. It waits for its turn, which takes no longer than writing a record.
-func (c *Catalogue) lockCatalogue(ctx context.Context) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(c.dir, "disks", ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock catalogue: %w", err)
-	}
-	locked := make(chan error, 1)
-	go func() { locked <- lockWait(f) }()
-	select {
-	case err = <-locked:
-	case <-ctx.Done(): // the system call cannot be called off
-		go func() { <-locked; f.Close() }() //nolint:errcheck // nobody waits for it
-		return nil, fmt.Errorf("lock catalogue: %w", ctx.Err())
-	}
-	if err != nil {
-		f.Close()
-		return nil, fmt.Errorf("lock catalogue: %w", err)
-	}
-	return func() { f.Close() }, nil
-}
-
-func lockWait(f *os.File) error {
-	for {
-		if err := unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLKW, wholeFile()); err != unix.EINTR {
-			return err
-		}
-	}
+func (c *Catalogue) lockCatalogue(ctx context.Context) (*os.File, error) {
+	return filelock.Wait(ctx, filepath.Join(c.dir, "disks", ".lock"))
 }
 
 func (c *Catalogue) inUse(name string) error {
@@ -111,7 +87,7 @@ func (l *lease) release() {
 // Runtime tells who exports a disk now, if anybody does; failing that, who stands by
 // for it.
 func (c *Catalogue) Runtime(name string) (rt Runtime, ok bool) {
-	if !c.locked(name) {
+	if !filelock.Held(c.lockPath(name)) {
 		return Runtime{}, false
 	}
 	for _, path := range append([]string{c.runtimePath(name)}, c.ownFiles(name, "json")...) {
@@ -152,19 +128,3 @@ func (c *Catalogue) newLease(name string, f *os.File) *lease {
 	own := fmt.Sprintf("%d-%d", os.Getpid(), leases.Add(1))
 	return &lease{f: f, runtime: c.publicName(name, own, "json"), control: c.publicName(name, own, "ctl")}
 }
-
-// locked tells whether a process has the disk. It asks without taking the lock, so
-// that looking never makes an acquire fail.
-func (c *Catalogue) locked(name string) bool {
-	f, err := os.Open(c.lockPath(name))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	l := wholeFile()
-	return unix.FcntlFlock(f.Fd(), unix.F_OFD_GETLK, l) == nil && l.Type != unix.F_UNLCK
-}
-
-// wholeFile describes an exclusive lock that belongs to the open file, not to the
-// process.
-func wholeFile() *unix.Flock_t { return &unix.Flock_t{Type: unix.F_WRLCK} }

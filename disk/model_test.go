@@ -2,6 +2,7 @@ package disk
 
 import (
 	"errors"
+	"flag"
 	"os"
 	"path/filepath"
 	"testing"
@@ -212,12 +213,15 @@ func want(t *rapid.T, err, kind error) {
 }
 
 func TestCatalogueModel(t *testing.T) {
+	if testing.Short() {
+		flag.Set("rapid.checks", "10") //nolint:errcheck // it is one of rapid's
+	}
+	base := newDir(t)
 	rapid.Check(t, func(t *rapid.T) {
-		dir, err := os.MkdirTemp("", "model")
+		dir, err := os.MkdirTemp(base, "state")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer os.RemoveAll(dir)
 		c, stop, err := openCatalogue(dir)
 		if err != nil {
 			t.Fatal(err)

@@ -31,11 +31,11 @@ const pendingSuffix = ".new"
 
 // claim writes a record ahead, if its name and its backend are free.
 func (c *Catalogue) claim(ctx context.Context, r Record) error {
-	unlock, err := c.lockCatalogue(ctx)
+	lock, err := c.lockCatalogue(ctx)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer lock.Close()
 	if err := c.vacant(r); err != nil {
 		return err
 	}
