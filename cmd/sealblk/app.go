@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 
 	"github.com/urfave/cli/v2"
 
@@ -154,6 +155,9 @@ func ownCommand(c *cli.Context, stateDir string) ([]string, error) {
 	}
 	cmd := []string{program, "--state-dir", stateDir, "--log-level", c.String("log-level")}
 	if config := c.String("config"); config != "" {
+		if config, err = filepath.Abs(config); err != nil { // it is started elsewhere
+			return nil, err
+		}
 		cmd = append(cmd, "--config", config)
 	}
 	return cmd, nil

@@ -10,6 +10,7 @@ import (
 	"unicode"
 
 	"sealblk/blockdev/luks"
+	"sealblk/daemon/attach"
 	"sealblk/disk"
 	"sealblk/keymgr"
 )
@@ -86,6 +87,9 @@ var codes = []struct {
 	{disk.ErrRecord, "RecordDamaged"},
 	{disk.ErrNotEncrypted, "NotEncrypted"},
 	{disk.ErrNotSelfDescribing, "NotSelfDescribing"},
+	{attach.ErrAttached, "AlreadyAttached"},
+	{attach.ErrNotAttached, "NotAttached"},
+	{attach.ErrBusy, "InUse"},
 	{luks.ErrTooShort, "BackendTooShort"},
 	{luks.ErrWrongKey, "WrongKey"},
 	{luks.ErrNoHeader, "HeaderDamaged"},

@@ -1,32 +1,34 @@
 // Package attach plugs a disk of the catalogue into a running VM and out of it.
 //
-// Attach uses the export of the disk that runs, or starts one in the background,
-// and hot-plugs it over QMP. What it did is noted in run/NAME.attach.json, so that
-// Detach, called by another process, knows the VM and whether the export is its to
-// stop. A failure on the way takes back what was done before it.
+// # Steps
+//
+// Attach connects to the VM's monitor, uses the export of the disk that runs or starts
+// one in the background, notes in run/NAME.attach what it is about to do, and
+// hot-plugs the disk. A failure, or the end of its context, takes back in reverse what
+// was done. Detach, called by another process, reads the note: it unplugs the disk,
+// stops the export if an attach started it, and removes the note. A detach that was
+// interrupted is finished by another, and so is an attach that was killed.
+//
+// A VM that has gone needs no unplugging. A VM that does not let go of the disk keeps
+// its note and its export: detach again when the guest has released it.
+//
+// # Concurrency
+//
+// One attach or detach of a disk at a time, across processes; others are refused.
 package attach
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"sealblk/daemon/control"
 	"sealblk/disk"
-	"sealblk/internal/atomicfile"
+	"sealblk/internal/filelock"
 	"sealblk/qmp"
-)
-
-var (
-	// ErrAttached: the disk is attached already.
-	ErrAttached = errors.New("disk is attached already")
-	// ErrNotAttached: the disk was not attached by us.
-	ErrNotAttached = errors.New("disk is not attached")
 )
 
 // Options say where a disk goes.
@@ -34,7 +36,7 @@ type Options struct {
 	Disk string
 	// QMP is the path of the VM's monitor socket.
 	QMP string
-	// ID of the device in the VM; empty is "sealblk-" and the disk's name.
+	// ID of the device in the VM; empty is one made of the disk's name.
 	ID        string
 	Bus       string
 	BootIndex *int
@@ -57,128 +59,162 @@ type Attachment struct {
 
 // Attach plugs a disk into a VM.
 func Attach(ctx context.Context, c *disk.Catalogue, o Options) (Attachment, error) {
-	if _, err := c.Get(o.Disk); err != nil {
-		return Attachment{}, err
-	}
-	old, err := load(c, o.Disk)
-	if err == nil && old.plugged(ctx) {
-		return Attachment{}, fmt.Errorf("disk %s: %w to the VM at %s, as %s", o.Disk, ErrAttached, old.QMP, old.ID)
-	}
-	socket, err := filepath.Abs(o.QMP)
+	r, err := c.Get(o.Disk)
 	if err != nil {
 		return Attachment{}, err
 	}
-	status, started, err := running(ctx, c, o)
+	lock, err := begin(c, o.Disk)
 	if err != nil {
 		return Attachment{}, err
 	}
-	a := Attachment{
-		Disk: o.Disk, ID: o.ID, QMP: socket, SocketPath: status.SocketPath,
-		// An export that an earlier attach started, for a VM that has gone, is ours too.
-		Started: started || old.Started && old.PID == status.PID,
-		PID:     status.PID, Since: time.Now().UTC().Truncate(time.Second),
-	}
-	if a.ID == "" {
-		a.ID = "sealblk-" + o.Disk
-	}
-	if err := a.plug(ctx, c, o, status.Queues); err != nil {
-		// A VM that could not be made to let go of the disk still needs the export.
-		if started && !errors.Is(err, qmp.ErrGuestHolds) {
-			err = errors.Join(err, stop(c, o.Disk))
-		}
+	defer lock.Close()
+	a, err := attach(ctx, c, r, o)
+	if err != nil {
 		return Attachment{}, fmt.Errorf("attach disk %s: %w", o.Disk, err)
 	}
 	return a, nil
 }
 
-// plug makes the device and notes it; a note that cannot be written unplugs it again.
-func (a Attachment) plug(ctx context.Context, c *disk.Catalogue, o Options, queues int) error {
-	mon, err := qmp.Dial(ctx, a.QMP)
-	if err != nil {
-		return err
+func attach(ctx context.Context, c *disk.Catalogue, r disk.Record, o Options) (Attachment, error) {
+	old, err := load(c, r.Name)
+	if err == nil {
+		err = old.refuseTwice(ctx)
 	}
-	defer mon.Disconnect() //nolint:errcheck // what matters has been answered by then
-	_, err = qmp.Attach(ctx, mon, qmp.AttachOptions{
-		ID: a.ID, SocketPath: a.SocketPath, NumQueues: queues, Bus: o.Bus, BootIndex: o.BootIndex,
-	})
-	if err != nil {
-		return err
-	}
-	if err := a.save(c); err != nil {
-		_, undo := qmp.Detach(context.WithoutCancel(ctx), mon, a.ID)
-		return errors.Join(err, undo)
-	}
-	return nil
-}
-
-// Detach unplugs a disk from its VM, and stops the export that Attach started. A VM
-// that has gone needs no unplugging.
-func Detach(ctx context.Context, c *disk.Catalogue, name string) (Attachment, error) {
-	if _, err := c.Get(name); err != nil {
+	if err != nil && !errors.Is(err, ErrNotAttached) {
 		return Attachment{}, err
 	}
-	a, err := load(c, name)
+	if o.QMP, err = filepath.Abs(o.QMP); err != nil {
+		return Attachment{}, err
+	}
+	mon, err := dial(ctx, o.QMP) // before an export is started for nothing
 	if err != nil {
 		return Attachment{}, err
 	}
-	if err := a.unplug(ctx); err != nil {
-		return Attachment{}, fmt.Errorf("detach disk %s: %w", name, err)
+	defer mon.Close()
+	export, started, err := running(ctx, c, o)
+	if err != nil {
+		return Attachment{}, err
 	}
-	if a.Started {
-		if err := stop(c, name); err != nil {
-			return Attachment{}, fmt.Errorf("detach disk %s: %w", name, err)
-		}
+	a := Attachment{
+		Disk: r.Name, ID: deviceID(r, o), QMP: o.QMP, SocketPath: export.SocketPath,
+		// An export that an earlier attach started, for a VM that has gone, is ours too.
+		Started: started || old.Started && old.PID == export.PID,
+		PID:     export.PID, Since: time.Now().UTC().Truncate(time.Second),
 	}
-	return a, atomicfile.Remove(notePath(c, name))
+	if err := a.plug(ctx, c, mon, o, export); err != nil {
+		return Attachment{}, a.undo(c, old, started, err)
+	}
+	return a, nil
 }
 
-func (a Attachment) unplug(ctx context.Context) error {
-	mon, err := qmp.Dial(ctx, a.QMP)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
-		return nil // the VM has gone, and its device with it
+// refuseTwice keeps a disk out of a second VM, and out of the same one.
+func (a Attachment) refuseTwice(ctx context.Context) error {
+	mon, err := dial(ctx, a.QMP)
+	if gone(err) {
+		return nil
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("ask the VM it was attached to: %w", err)
 	}
-	defer mon.Disconnect() //nolint:errcheck // what matters has been answered by then
-	_, err = qmp.Detach(ctx, mon, a.ID)
+	defer mon.Close()
+	there, err := mon.Attached(ctx, a.ID)
+	if err == nil && there {
+		err = fmt.Errorf("%w to the VM at %s, as %s", ErrAttached, a.QMP, a.ID)
+	}
 	return err
 }
 
-// plugged tells whether the VM still runs and has the disk.
-func (a Attachment) plugged(ctx context.Context) bool {
-	mon, err := qmp.Dial(ctx, a.QMP)
-	if err != nil {
-		return false
+// deviceID is what the device is called in the VM, where an id has at most 64 letters.
+func deviceID(r disk.Record, o Options) string {
+	if o.ID != "" {
+		return o.ID
 	}
-	defer mon.Disconnect() //nolint:errcheck // what matters has been answered by then
-	there, err := qmp.Attached(ctx, mon, a.ID)
-	return err == nil && there
+	if id := "sealblk-" + r.Name; len(id) <= 64 {
+		return id
+	}
+	return "sealblk-" + r.ID
 }
 
-func notePath(c *disk.Catalogue, name string) string {
-	return filepath.Join(c.Dir(), "run", name+".attach.json")
-}
-
-func (a Attachment) save(c *disk.Catalogue) error {
-	data, err := json.Marshal(a)
-	if err != nil {
+// plug notes what it is about to do, and does it.
+func (a Attachment) plug(ctx context.Context, c *disk.Catalogue, mon machine, o Options, export control.Status) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return atomicfile.Write(notePath(c, a.Disk), data, 0o600)
+	if err := a.save(c); err != nil {
+		return err
+	}
+	return mon.Attach(ctx, qmp.AttachOptions{
+		ID: a.ID, SocketPath: a.SocketPath, NumQueues: export.Queues, Bus: o.Bus, BootIndex: o.BootIndex,
+	})
 }
 
-func load(c *disk.Catalogue, name string) (Attachment, error) {
-	data, err := os.ReadFile(notePath(c, name))
-	if errors.Is(err, os.ErrNotExist) {
-		return Attachment{}, fmt.Errorf("disk %s: %w", name, ErrNotAttached)
+// undo takes back a failed attach: the note becomes what it was, and an export that was
+// started is stopped. A VM that could not be made to let go of the disk still needs
+// both.
+func (a Attachment) undo(c *disk.Catalogue, old Attachment, started bool, why error) error {
+	if errors.Is(why, qmp.ErrGuestHolds) {
+		return why
 	}
+	restore := old.save
+	if old.Disk == "" {
+		restore = a.forget
+	}
+	why = errors.Join(why, restore(c))
+	if started {
+		why = errors.Join(why, stop(c, a.Disk, a.PID))
+	}
+	return why
+}
+
+// Detach unplugs a disk from its VM, and stops the export that Attach started.
+func Detach(ctx context.Context, c *disk.Catalogue, name string) (Attachment, error) {
+	if err := disk.CheckName(name); err != nil {
+		return Attachment{}, err
+	}
+	lock, err := begin(c, name)
 	if err != nil {
 		return Attachment{}, err
 	}
-	var a Attachment
-	if err := json.Unmarshal(data, &a); err != nil {
-		return Attachment{}, fmt.Errorf("read %s: %w", notePath(c, name), err)
+	defer lock.Close()
+	a, err := load(c, name)
+	if errors.Is(err, ErrNotAttached) {
+		if _, missing := c.Get(name); missing != nil {
+			err = missing
+		}
+		return Attachment{}, err
+	}
+	if err == nil {
+		err = a.unplug(ctx)
+	}
+	if err == nil && a.Started {
+		err = stop(c, name, a.PID)
+	}
+	if err == nil {
+		err = a.forget(c)
+	}
+	if err != nil {
+		return Attachment{}, fmt.Errorf("detach disk %s: %w", name, err)
 	}
 	return a, nil
+}
+
+func (a Attachment) unplug(ctx context.Context) error {
+	mon, err := dial(ctx, a.QMP)
+	if gone(err) {
+		return nil // and its device with it
+	}
+	if err != nil {
+		return err
+	}
+	defer mon.Close()
+	return mon.Detach(ctx, a.ID)
+}
+
+// begin keeps others from attaching or detaching the disk.
+func begin(c *disk.Catalogue, name string) (*os.File, error) {
+	lock, err := filelock.Try(filepath.Join(c.Dir(), "run", name+".attach-lock"))
+	if errors.Is(err, filelock.ErrLocked) {
+		return nil, fmt.Errorf("disk %s: %w: try again when that has ended", name, ErrBusy)
+	}
+	return lock, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -18,59 +19,90 @@ import (
 	"sealblk/disk"
 )
 
-// stopDeadline bounds the wait for an export to drain.
-const stopDeadline = 30 * time.Second
+const (
+	// stopDeadline bounds the wait for an export to drain.
+	stopDeadline = 30 * time.Second
+	// killDeadline is how long an export that serves nobody yet may take to end.
+	killDeadline = 5 * time.Second
+)
 
-// running finds the export of a disk, or starts one.
+// running finds the export of a disk, or starts one. After an error there is none that
+// was not there before.
 func running(ctx context.Context, c *disk.Catalogue, o Options) (s control.Status, started bool, err error) {
 	client := control.Dial(c.ControlPath(o.Disk))
 	s, err = client.Status(ctx)
 	if err == nil || !errors.Is(err, control.ErrNotRunning) {
 		return s, false, err
 	}
-	if err := start(ctx, c, o); err != nil {
-		return s, false, fmt.Errorf("start export of disk %s: %w", o.Disk, err)
+	child, err := start(ctx, c, o)
+	if err != nil {
+		return s, false, fmt.Errorf("start its export: %w", err)
 	}
-	s, err = client.Status(ctx)
-	return s, true, err
+	if s, err = client.Status(ctx); err != nil {
+		child.end()
+		return s, false, fmt.Errorf("start its export: %w", err)
+	}
+	return s, true, nil
 }
 
-// start runs an export in the background, in a session of its own, and waits until it
-// is ready. Its log goes to run/NAME.log.
-func start(ctx context.Context, c *disk.Catalogue, o Options) error {
-	log, err := os.OpenFile(filepath.Join(c.Dir(), "run", o.Disk+".log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+// child is an export that was started here.
+type child struct {
+	cmd    *exec.Cmd
+	exited chan struct{}
+}
+
+// start runs an export in the background and waits until it is ready. It is in a
+// session of its own, so that no key on a terminal reaches it, and keeps no folder of
+// its parent busy. Its log goes to run/NAME.log.
+func start(ctx context.Context, c *disk.Catalogue, o Options) (*child, error) {
+	log, err := os.OpenFile(filepath.Join(c.Dir(), "run", o.Disk+".log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer log.Close()
 	ready, env, err := notifySocket()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer ready.Close()
 	args := append(o.Program[1:len(o.Program):len(o.Program)], "export", o.Disk)
 	cmd := exec.Command(o.Program[0], args...)
-	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.Env = append(os.Environ(), env)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	keepDescriptors()
 	if err := cmd.Start(); err != nil {
-		return err
+		return nil, err
 	}
-	exited := make(chan struct{})
+	p := &child{cmd, make(chan struct{})}
 	go func() {
-		defer close(exited)
+		defer close(p.exited)
 		cmd.Wait() //nolint:errcheck // its log says why
 		ready.Close()
 	}()
 	if err := awaitReady(ctx, ready); err == nil {
-		return nil
+		return p, nil
 	}
-	cmd.Process.Signal(unix.SIGTERM) //nolint:errcheck // it may have gone
-	<-exited
+	p.end()
 	if ctx.Err() != nil {
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
-	return lastLine(log)
+	return nil, lastLine(log)
+}
+
+// keepDescriptors keeps from the export what this process was given by accident: whoever
+// waits for the end of such a pipe would wait as long as the VM lives. Kernels before
+// 5.11 cannot do it.
+func keepDescriptors() { _ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) }
+
+// end ends an export that serves nobody.
+func (p *child) end() {
+	p.cmd.Process.Signal(unix.SIGTERM) //nolint:errcheck // it may have gone
+	kill := time.AfterFunc(killDeadline, func() {
+		p.cmd.Process.Kill() //nolint:errcheck // it may have gone
+	})
+	defer kill.Stop()
+	<-p.exited
 }
 
 // notifySocket is where a service tells that it is ready (sd_notify(3)). Its name is
@@ -114,20 +146,12 @@ func lastLine(log *os.File) error {
 	return errors.New(string(last))
 }
 
-// stop asks an export to drain and waits until it has gone. One that does not run is
-// fine.
-func stop(c *disk.Catalogue, name string) error {
+// stop asks the export with that pid to drain and waits until it has gone. One that
+// does not run any more is fine, and one that somebody else started since is left alone.
+func stop(c *disk.Catalogue, name string, pid int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopDeadline)
 	defer cancel()
-	client := control.Dial(c.ControlPath(name))
-	s, err := client.Status(ctx)
-	if errors.Is(err, control.ErrNotRunning) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	pidfd, err := unix.PidfdOpen(s.PID, 0)
+	pidfd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
@@ -135,10 +159,18 @@ func stop(c *disk.Catalogue, name string) error {
 		return fmt.Errorf("watch export: %w", err)
 	}
 	defer unix.Close(pidfd)
-	if err := client.Stop(ctx); err != nil && !errors.Is(err, control.ErrNotRunning) {
-		return err
+	client := control.Dial(c.ControlPath(name))
+	s, err := client.Status(ctx)
+	if errors.Is(err, control.ErrNotRunning) || err == nil && s.PID != pid {
+		return nil
 	}
-	return waitExit(pidfd, s.PID)
+	if err == nil {
+		err = client.Stop(ctx)
+	}
+	if err != nil && !errors.Is(err, control.ErrNotRunning) {
+		return fmt.Errorf("stop its export, which has pid %d: %w", pid, err)
+	}
+	return waitExit(pidfd, pid)
 }
 
 func waitExit(pidfd, pid int) error {
@@ -146,7 +178,7 @@ func waitExit(pidfd, pid int) error {
 	for {
 		left := time.Until(deadline)
 		if left <= 0 {
-			return fmt.Errorf("export with pid %d has not stopped within %v: it may wait for its storage", pid, stopDeadline)
+			return fmt.Errorf("its export, which has pid %d, has not stopped within %v: it may wait for its storage", pid, stopDeadline)
 		}
 		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, int(left.Milliseconds())+1)

@@ -18,6 +18,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -160,7 +161,13 @@ func (c *Client) Resize(ctx context.Context, size int64) (Status, error) {
 	return c.call(ctx, http.MethodPost, "/v1/resize", body)
 }
 
+// callTimeout is how long an export may take to answer. Of what it is asked only a
+// resize looks at its storage.
+var callTimeout = 10 * time.Second
+
 func (c *Client) call(ctx context.Context, method, path string, body []byte) (Status, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("no answer within %v", callTimeout))
+	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, "http://export"+path, bytes.NewReader(body))
 	if err != nil {
 		return Status{}, err
@@ -170,7 +177,7 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte) (St
 		return Status{}, ErrNotRunning
 	}
 	if err != nil {
-		return Status{}, fmt.Errorf("ask export: %w", err)
+		return Status{}, fmt.Errorf("ask export: %w", plain(ctx, err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
@@ -178,6 +185,20 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte) (St
 		return Status{}, fmt.Errorf("ask export: %s: %s", resp.Status, bytes.TrimSpace(why))
 	}
 	var s Status
-	err = json.NewDecoder(http.MaxBytesReader(nil, resp.Body, 1<<20)).Decode(&s)
-	return s, err
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&s); err != nil {
+		return Status{}, fmt.Errorf("ask export: read answer: %w", plain(ctx, err))
+	}
+	return s, nil
+}
+
+// plain leaves out of an error the request, which the user did not make.
+func plain(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	var request *url.Error
+	if errors.As(err, &request) {
+		return request.Err
+	}
+	return err
 }
