@@ -37,10 +37,11 @@ func (x *rig) status(q *frontend.Queue, what string, r *frontend.Request, want b
 	}
 }
 
+// unknownTypes leaves bit 31 alone, which was a barrier once.
 func unknownTypes(x *rig) {
 	d := x.open(frontend.Options{})
 	q := d.Queue(0)
-	for _, typ := range []uint32{2, 3, 5, 6, 7, 9, 15, 77, 1 << 31, math.MaxUint32} {
+	for _, typ := range []uint32{2, 3, 5, 6, 7, 9, 15, 77, 1 << 30, math.MaxUint32 >> 1} {
 		for _, n := range []int{0, 512} {
 			x.status(q, "unknown type", x.request(q, typ, 0, n), frontend.StatusUnsupp)
 		}

@@ -84,19 +84,28 @@ func truncate(x *rig, file int) {
 // reopen waits until somebody serves again: the process itself, the one that a
 // supervisor starts, or the one that we do.
 func (x *rig) reopen() {
-	for end := time.Now().Add(x.patience); time.Now().Before(end) && x.ctx.Err() == nil; {
-		if s, err := frontend.Dial(x.ctx, x.target.Socket); err == nil {
-			s.SetTimeout(time.Second)
-			_, err := s.GetFeatures()
+	gone := func() bool {
+		s, err := frontend.Dial(x.ctx, x.target.Socket)
+		if err == nil {
 			_ = s.Close()
-			if err == nil {
-				return
-			}
-		} else if x.target.Restart != nil {
-			x.restart()
+		}
+		return err != nil
+	}
+	if x.target.Restart != nil {
+		patience := x.patience
+		x.patience = min(patience, time.Second)
+		answers := x.awaitSession()
+		x.patience = patience
+		if answers {
 			return
 		}
-		time.Sleep(5 * time.Millisecond) // a process on its way out: there is nothing to wait on
+		x.restart()
+		return
 	}
-	x.skipf("the back-end ended, as it may, and nothing starts it again: its data cannot be looked at")
+	if !x.awaitSession() {
+		if !gone() {
+			x.fatalf("the back-end neither serves nor ends")
+		}
+		x.skipf("the back-end ended, as it may, and nothing starts it again: its data cannot be looked at")
+	}
 }

@@ -63,8 +63,11 @@ func pipeNotifiers(x *rig) {
 func fullCall(x *rig) {
 	d := x.open(frontend.Options{Polling: true})
 	q := d.Queue(0)
-	_, err := unix.Write(q.Call.FD(), []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
-	x.must(err)
+	x.await("room in the call descriptor", func() bool { // the start of a ring may signal
+		_, _ = q.Call.Clear()
+		_, err := unix.Write(q.Call.FD(), []byte{0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+		return err == nil
+	})
 	for range 5 {
 		x.must(q.Submit(x.read(q, 0)))
 		q.Ring.RequestCall()

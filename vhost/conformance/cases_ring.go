@@ -440,6 +440,10 @@ func changedAfter(x *rig) {
 	c := x.chain(d, frontend.TypeIn)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
+	defer func() { // before the memory goes, however the case ends
+		close(stop)
+		wg.Wait()
+	}()
 	wg.Go(func() {
 		good, bad := c.good(), virtqueue.Desc{Addr: 1 << 60, Len: 1 << 31, Flags: 7, Next: 9}
 		for i := 0; ; i++ {
@@ -456,7 +460,5 @@ func changedAfter(x *rig) {
 	if x.run(c) == nothing {
 		x.errorf("the chain was dropped")
 	}
-	close(stop)
-	wg.Wait()
 	x.alive(d.Session)
 }

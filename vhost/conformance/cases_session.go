@@ -41,7 +41,7 @@ func kickBeforeEnable(x *rig) {
 	x.share(d)
 	x.place(d, q, q.Kick.FD(), q.Call.FD())
 	x.submit(q, x.read(q, 0))
-	x.untouched(d, q)
+	x.alive(d.Session) // the kick has been seen, or will be
 	x.must(d.Session.SetVringEnable(0, true))
 	x.drain(q, 1)
 }

@@ -190,7 +190,7 @@ var mutants = []struct {
 			m.Payload[len(m.Payload)-1] ^= byte(len(m.Payload)) | 1
 		}
 		return true, nil
-	}}, "message/get-config-answers-in-the-length-that-was-asked-for"},
+	}}, "message/get-config-of-256-bytes-is-padded-with-zeros"},
 	{"rings are enabled whatever the front-end says", proxy{request: func(m *protocol.Message) (bool, error) {
 		if is(m, protocol.SetVringEnable) {
 			m.Payload[4] = 1

@@ -38,6 +38,7 @@ type rig struct {
 func (x *rig) perform(f func(*rig)) {
 	defer close(x.done)
 	defer x.cleanUp()
+	debug.SetPanicOnFault(true) // a bug of a case is not to take the report with it
 	defer func() {
 		if p := recover(); p != nil {
 			x.errorf("the suite panicked: %v at %s", p, firstFrame(debug.Stack()))

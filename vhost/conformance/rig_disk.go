@@ -22,7 +22,7 @@ func (x *rig) session() *frontend.Session {
 	if x.last != nil {
 		_ = x.last.Close()
 	}
-	s, err := frontend.Dial(x.ctx, x.target.Socket)
+	s, err := x.dial()
 	x.must(err)
 	s.SetTimeout(x.patience)
 	x.cleanup(func() { _ = s.Close() })
@@ -30,6 +30,16 @@ func (x *rig) session() *frontend.Session {
 	x.last = s
 	x.mu.Unlock()
 	return s
+}
+
+// dial waits while the back-end's queue of connections is full.
+func (x *rig) dial() (*frontend.Session, error) {
+	for end := time.Now().Add(x.patience); ; time.Sleep(time.Millisecond) {
+		s, err := frontend.Dial(x.ctx, x.target.Socket)
+		if !errors.Is(err, unix.EAGAIN) || time.Now().After(end) {
+			return s, err
+		}
+	}
 }
 
 // acked is a session with REPLY_ACK and nothing set up.
@@ -94,11 +104,12 @@ func (x *rig) share(d *frontend.Disk) {
 }
 
 // place tells the back-end where a ring is, with notifiers of the caller's choice
-// (-1: none), and neither kicks nor enables it.
+// (-1: none), and neither kicks nor enables it. It goes on at the used index, as
+// QEMU has it when a back-end died.
 func (x *rig) place(d *frontend.Disk, q *frontend.Queue, kick, call int) {
 	i := uint32(q.Index())
 	x.must(d.Session.SetVringNum(i, uint32(q.Ring.Size())))
-	x.must(d.Session.SetVringBase(i, uint32(q.Ring.UsedIndex())))
+	x.must(d.Session.SetVringBase(i, uint32(q.Ring.UsedIndex()+uint16(q.Ring.Pending()))))
 	x.must(d.Session.SetVringAddr(q.Ring.Addr(i)))
 	x.must(d.Session.SetVringErr(uint8(i), q.Err.FD()))
 	x.must(d.Session.SetVringCall(uint8(i), call))
@@ -232,5 +243,24 @@ func (x *rig) restart() {
 		x.skipf("there is no way to restart the back-end")
 	}
 	x.must(x.target.Restart(x.ctx))
-	x.awaitListener()
+	if !x.awaitSession() {
+		x.fatalf("the back-end that was restarted does not answer within %v", x.patience)
+	}
+}
+
+// awaitSession waits until somebody answers; a process on its way out, or in, may
+// accept connections and drop them.
+func (x *rig) awaitSession() bool {
+	for end := time.Now().Add(x.patience); time.Now().Before(end) && x.ctx.Err() == nil; {
+		if s, err := frontend.Dial(x.ctx, x.target.Socket); err == nil {
+			s.SetTimeout(x.patience)
+			_, err := s.GetFeatures()
+			_ = s.Close()
+			if err == nil {
+				return true
+			}
+		}
+		time.Sleep(5 * time.Millisecond) // there is nothing to wait on
+	}
+	return false
 }
