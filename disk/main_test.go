@@ -20,6 +20,7 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == childMark {
 		os.Exit(child(os.Args[2:]))
 	}
+	afterKill = 0 // who has a disk here keeps it
 	leaktest.Main(m, func() error {
 		if n, size := secret.Live(); n != 0 {
 			return fmt.Errorf("%d secrets of %d bytes left", n, size)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/bounce"
@@ -63,11 +64,18 @@ func (c *Catalogue) Open(ctx context.Context, name string, o OpenOptions) (*Disk
 	return d, nil
 }
 
+// afterKill is how long an export waits for the lock of the one before it.
+var afterKill = time.Second
+
 func (c *Catalogue) leaseFor(name string, o OpenOptions) (*lease, error) {
 	if o.Standby {
 		return c.standBy(name)
 	}
 	l, err := c.acquire(name)
+	// A process that was killed has its locks until the kernel is done with it.
+	for end := time.Now().Add(afterKill); errors.Is(err, ErrInUse) && time.Now().Before(end); l, err = c.acquire(name) {
+		time.Sleep(5 * time.Millisecond) // there is nothing else to wait on
+	}
 	if err != nil {
 		return nil, err
 	}

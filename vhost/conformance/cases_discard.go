@@ -169,7 +169,7 @@ func tooMuch(x *rig, typ uint32) {
 	if seg < 4096 {
 		x.refusedRequest(q, "one segment more than offered", x.ranges(q, typ, make([]segment, seg+1)...))
 	}
-	if uint64(sectors) < x.peer.config.Capacity {
+	if uint64(sectors) < d.Config.Capacity {
 		x.refusedRequest(q, "one block more than offered", x.ranges(q, typ, segment{0, sectors + uint32(x.sector(1)), 0}))
 	}
 }
@@ -187,7 +187,7 @@ func segmentsOutside(x *rig, typ uint32) {
 	x.needsOp(typ)
 	d := x.open(frontend.Options{})
 	q := d.Queue(0)
-	end, one := x.peer.config.Capacity, uint32(x.sector(1))
+	end, one := d.Config.Capacity, uint32(x.sector(1))
 	x.verify(q, d.Capacity()-4096, random(4, 4096))
 	for _, s := range []segment{{end, one, 0}, {end - uint64(one), 2 * one, 0}, {math.MaxUint64 - uint64(one) + 1, one, 0}, {1 << 55, one, 0}, {end + 1<<32, one, 0}} {
 		x.status(q, "outside", x.ranges(q, typ, s), frontend.StatusIOErr)

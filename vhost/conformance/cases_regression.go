@@ -67,7 +67,7 @@ func wholeReads(x *rig) {
 			}
 		}
 	}
-	r := x.request(q, frontend.TypeIn, x.peer.config.Capacity-x.sector(1), 2*x.peer.block)
+	r := x.request(q, frontend.TypeIn, d.Config.Capacity-x.sector(1), 2*x.peer.block)
 	x.status(q, "half outside", r, frontend.StatusIOErr)
 }
 
