@@ -74,7 +74,7 @@ func readPassphrase(ctx context.Context, f *os.File, line bool) (*secret.Buffer,
 	}
 	defer all.Destroy()
 	b, n := all.Bytes(), 0
-	for n < len(b) && !(line && n > 0 && b[n-1] == '\n') {
+	for n < len(b) && (!line || n == 0 || b[n-1] != '\n') {
 		got, err := readWhenReady(ctx, int(f.Fd()), b[n:])
 		if err != nil {
 			return nil, fmt.Errorf("read passphrase: %w", err)

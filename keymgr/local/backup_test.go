@@ -170,7 +170,7 @@ func TestFaultAtEveryWriteOfARestore(t *testing.T) {
 			hit = false
 			func() {
 				defer func() {
-					if r := recover(); r != nil && r != errCrash {
+					if r := recover(); r != nil && r != any(errCrash) {
 						panic(r)
 					}
 				}()

@@ -108,7 +108,7 @@ func unpack(f files, root *secret.Buffer, stored map[string][]byte) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(stored)) {
 		id, isRecord := strings.CutSuffix(strings.TrimPrefix(name, "keys/"), ".json")
-		if name != indexFile && name != auditFile && !(isRecord && validID(id) && name == recordFile(id)) {
+		if name != indexFile && name != auditFile && (!isRecord || !validID(id) || name != recordFile(id)) {
 			return badBackup("it holds a file that is none of a KMS")
 		}
 		err := f.replace(name, func(w *os.File) error {
