@@ -314,6 +314,27 @@ func TestCreateThatCannotBeTakenBack(t *testing.T) {
 	}
 }
 
+// TestImpossiblePlaces: a backing file that cannot be made does not block the name, for
+// other users neither.
+func TestImpossiblePlaces(t *testing.T) {
+	c := newCatalogue(t)
+	file := filepath.Join(c.dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{file + "/x.img", c.dir + "/no/such/x.img", "/proc/x.img", "/dev/null", c.dir, "/proc/self/mem/x"} {
+		for _, encrypted := range []bool{true, false} {
+			if _, err := c.Create(t.Context(), CreateOptions{Name: "db", SizeBytes: diskSize, Encrypted: encrypted, Backend: "file:" + path}); err == nil {
+				t.Fatalf("made a disk in %s", path)
+			}
+			if left := c.pending(); len(left) > 0 {
+				t.Fatalf("%s: half made: %v", path, left)
+			}
+		}
+	}
+	mustCreate(t, c, CreateOptions{Name: "db"})
+}
+
 // TestKilledHolderReleasesTheDisk: nobody can have a disk that is open elsewhere, and
 // everybody when that process has been killed.
 func TestKilledHolderReleasesTheDisk(t *testing.T) {

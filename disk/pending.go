@@ -181,6 +181,9 @@ func (c *Catalogue) removeDraft(r Record) error {
 	if err != nil || path == "" {
 		return err
 	}
+	if _, err := os.Lstat(draft(r, path)); nothingThere(err) {
+		return nil
+	}
 	return c.unlink(draft(r, path))
 }
 

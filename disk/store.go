@@ -144,9 +144,14 @@ func (c *Catalogue) remove(r Record) error {
 	if isDevice(path) {
 		return eraseNew(r, path)
 	}
-	made, errMade := os.Lstat(draft(r, path))
-	named, errNamed := os.Lstat(path)
-	if errMade == nil && errNamed == nil && os.SameFile(made, named) {
+	made, err := os.Lstat(draft(r, path))
+	if nothingThere(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if named, err := os.Lstat(path); err == nil && os.SameFile(made, named) {
 		if err := c.unlink(path); err != nil {
 			return err
 		}
@@ -154,9 +159,18 @@ func (c *Catalogue) remove(r Record) error {
 	return c.unlink(draft(r, path))
 }
 
+// nothingThere tells that a file cannot have been made: its folder is none, has gone,
+// or is closed to us.
+func nothingThere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ENOTDIR)
+}
+
 // eraseNew takes a header off a block device that held nothing before it.
 func eraseNew(r Record, path string) error {
 	f, err := openStore(path, os.O_RDWR)
+	if nothingThere(err) || errors.Is(err, ErrBackend) {
+		return nil // it was refused then as it is now
+	}
 	if err != nil {
 		return err
 	}

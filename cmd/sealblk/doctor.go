@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -61,7 +62,7 @@ func (a *app) doctor(c *cli.Context) error {
 	for _, d := range report {
 		rows = append(rows, []string{d.Result, d.Check, d.Detail, d.Hint})
 		if d.Result == broken {
-			err = fmt.Errorf("%s: %s; %s", d.Check, d.Detail, d.Hint)
+			err = errors.New(strings.TrimSuffix(fmt.Sprintf("%s: %s; %s", d.Check, d.Detail, d.Hint), "; "))
 		}
 	}
 	if printed := a.printer(c).list(report, []string{"RESULT", "CHECK", "DETAIL", "TO MEND IT"}, rows); printed != nil {
