@@ -1,0 +1,126 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"sealblk/keymgr/secret"
+)
+
+func init() { operations["everything, then scan"] = scanScenario }
+
+// TestNoKeyLeftInMemory: a process that made, checked, imported and opened a disk, with
+// success and without, has no piece of its data key anywhere but in locked memory.
+func TestNoKeyLeftInMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the race detector's memory is too large to scan; the test runs without it")
+	}
+	b, err := secret.New(64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hidden := b.Backing() == secret.MemfdSecret
+	b.Destroy()
+	if !hidden {
+		t.Skip("locked memory cannot be told from other memory without memfd_secret")
+	}
+	if out, err := childCommand(t, newDir(t), 0, "everything, then scan").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func scanScenario(ctx context.Context, c *Catalogue) error {
+	r, err := c.Create(ctx, CreateOptions{Name: "db", SizeBytes: diskSize, Encrypted: true})
+	if err != nil {
+		return err
+	}
+	if _, err := c.Check(ctx, "db"); err != nil {
+		return err
+	}
+	if err := os.Remove(c.recordPath("db")); err != nil {
+		return err
+	}
+	if _, err := c.Import(ctx, "db", r.Backend); err != nil {
+		return err
+	}
+	d, err := c.Open(ctx, "db", OpenOptions{})
+	if err != nil {
+		return err
+	}
+	if err := d.Close(); err != nil {
+		return err
+	}
+	if err := failsWithKey(ctx, c); err != nil {
+		return err
+	}
+	dk, err := c.ExportKey(ctx, "db")
+	if err != nil {
+		return err
+	}
+	defer dk.Destroy()
+	runtime.GC()
+	if at := findIn(dk.Bytes()); at != "" {
+		return fmt.Errorf("a piece of the data key is at %s", at)
+	}
+	planted := bytes.Clone(dk.Bytes()[32:])
+	if findIn(dk.Bytes()) == "" {
+		return errors.New("the scan finds nothing, not even what was planted")
+	}
+	runtime.KeepAlive(planted)
+	return nil
+}
+
+// failsWithKey opens a disk whose key unwraps and whose file then turns out too short.
+func failsWithKey(ctx context.Context, c *Catalogue) error {
+	r, err := c.Get("db")
+	if err != nil {
+		return err
+	}
+	if err := os.Truncate(r.Where(), r.fileSize()-512); err != nil {
+		return err
+	}
+	if d, err := c.Open(ctx, "db", OpenOptions{}); err == nil {
+		return errors.Join(errors.New("served a disk that is too short"), d.Close())
+	}
+	return os.Truncate(r.Where(), r.fileSize())
+}
+
+// findIn looks through all memory that can be written, but for locked memory, which
+// nobody can read from outside, for 16 bytes of a key in a row.
+func findIn(key []byte) string {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return err.Error()
+	}
+	mem, err := os.Open("/proc/self/mem")
+	if err != nil {
+		return err.Error()
+	}
+	defer mem.Close()
+	buf := make([]byte, 1<<20)
+	for line := range strings.Lines(string(maps)) {
+		var from, to int64
+		var perm string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &perm); err != nil || !strings.HasPrefix(perm, "rw") {
+			continue
+		}
+		for at := from; at < to; at += int64(len(buf)) {
+			part := buf[:min(int64(len(buf)), to-at)]
+			if _, err := mem.ReadAt(part, at); err != nil {
+				continue
+			}
+			for k := 0; k+16 <= len(key); k += 16 {
+				if i := bytes.Index(part, key[k:k+16]); i >= 0 {
+					return fmt.Sprintf("%#x in %s", at+int64(i), line)
+				}
+			}
+		}
+	}
+	return ""
+}
