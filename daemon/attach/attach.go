@@ -212,7 +212,7 @@ func (a Attachment) unplug(ctx context.Context) error {
 
 // begin keeps others from attaching or detaching the disk.
 func begin(c *disk.Catalogue, name string) (*os.File, error) {
-	lock, err := filelock.Try(filepath.Join(c.Dir(), "run", name+".attach-lock"))
+	lock, err := filelock.Try(filepath.Join(c.Dir(), "disks", name+".attach-lock"))
 	if errors.Is(err, filelock.ErrLocked) {
 		return nil, fmt.Errorf("disk %s: %w: try again when that has ended", name, ErrBusy)
 	}
