@@ -7,9 +7,6 @@ import (
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
-
-	"sealblk/disk"
-	"sealblk/keymgr/local"
 )
 
 const defaultStateDir = "/var/lib/sealblk"
@@ -124,15 +121,6 @@ func stateDir(c *cli.Context) string {
 		return dir
 	}
 	return defaultStateDir
-}
-
-// catalogue opens the disks of the state directory, with the KMSs their keys are in.
-func (a *app) catalogue(c *cli.Context) (*disk.Catalogue, error) {
-	keys, err := a.keys(c, local.DiskService)
-	if err != nil {
-		return nil, err
-	}
-	return disk.OpenCatalogue(stateDir(c), keys)
 }
 
 func (a *app) versionCommand() *cli.Command {

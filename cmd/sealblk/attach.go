@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"sealblk/daemon/attach"
+	"sealblk/disk"
 )
 
 func (a *app) diskAttachCommand() *cli.Command {
@@ -16,31 +17,20 @@ func (a *app) diskAttachCommand() *cli.Command {
 			&cli.StringFlag{Name: "bus", Usage: "`ID` of the PCI bus to plug into (default: the first free hot-plug slot)"},
 			&cli.IntFlag{Name: "bootindex", Usage: "place `N` in the firmware's boot order"},
 		},
-		Action: a.diskAttach,
+		Action: a.onDisks(a.diskAttach, "NAME", "--qmp"),
 	}
 }
 
-func (a *app) diskAttach(c *cli.Context) error {
-	args, err := arguments(c, "NAME")
-	if err != nil {
-		return err
-	}
-	if c.String("qmp") == "" {
-		return usagef("%s: --qmp is missing: usage: %s", c.Command.HelpName, usageLine(c))
-	}
-	catalogue, err := a.catalogue(c)
-	if err != nil {
-		return err
-	}
+func (a *app) diskAttach(c *cli.Context, disks *disk.Catalogue, args []string) (err error) {
 	o := attach.Options{Disk: args[0], QMP: c.String("qmp"), ID: c.String("id"), Bus: c.String("bus")}
 	if c.IsSet("bootindex") {
 		n := c.Int("bootindex")
 		o.BootIndex = &n
 	}
-	if o.Program, err = ownCommand(c, catalogue.Dir()); err != nil {
+	if o.Program, err = ownCommand(c, disks.Dir()); err != nil {
 		return err
 	}
-	at, err := attach.Attach(c.Context, catalogue, o)
+	at, err := attach.Attach(c.Context, disks, o)
 	if err != nil {
 		return err
 	}
@@ -50,20 +40,14 @@ func (a *app) diskAttach(c *cli.Context) error {
 func (a *app) diskDetachCommand() *cli.Command {
 	return &cli.Command{
 		Name: "detach", Usage: "unplug a disk from its VM", ArgsUsage: "NAME",
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "NAME")
-			if err != nil {
-				return err
-			}
-			catalogue, err := a.catalogue(c)
-			if err != nil {
-				return err
-			}
-			at, err := attach.Detach(c.Context, catalogue, args[0])
-			if err != nil {
-				return err
-			}
-			return a.printer(c).done(at, "detached disk %s", at.Disk)
-		},
+		Action: a.onDisks(a.diskDetach, "NAME"),
 	}
+}
+
+func (a *app) diskDetach(c *cli.Context, disks *disk.Catalogue, args []string) error {
+	at, err := attach.Detach(c.Context, disks, args[0])
+	if err != nil {
+		return err
+	}
+	return a.printer(c).done(at, "detached disk %s", at.Disk)
 }

@@ -12,26 +12,20 @@ func (a *app) diskResizeCommand() *cli.Command {
 		Name: "resize", Usage: "make a disk larger, also while a VM uses it", ArgsUsage: "NAME SIZE",
 		Description: "SIZE is what the guest sees from then on; it takes K, M, G, T for powers of 1024. A disk\n" +
 			"never gets smaller. A resize that was interrupted is finished by the same command.",
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "NAME", "SIZE")
-			if err != nil {
-				return err
-			}
-			size, err := parseSize(args[1])
-			if err != nil {
-				return err
-			}
-			catalogue, err := a.catalogue(c)
-			if err != nil {
-				return err
-			}
-			r, err := resize.Disk(c.Context, catalogue, args[0], size)
-			if err != nil {
-				return err
-			}
-			return a.printer(c).done(viewOf(catalogue, r), "resized disk %s to %s", r.Name, formatSize(r.SizeBytes))
-		},
+		Action: a.onDisks(a.diskResize, "NAME", "SIZE"),
 	}
+}
+
+func (a *app) diskResize(c *cli.Context, disks *disk.Catalogue, args []string) error {
+	size, err := parseSize(args[1])
+	if err != nil {
+		return err
+	}
+	r, err := resize.Disk(c.Context, disks, args[0], size)
+	if err != nil {
+		return err
+	}
+	return a.printer(c).done(viewOf(disks, r), "resized disk %s to %s", r.Name, formatSize(r.SizeBytes))
 }
 
 func (a *app) diskSetCommand() *cli.Command {
@@ -45,15 +39,11 @@ func (a *app) diskSetCommand() *cli.Command {
 			&cli.StringFlag{Name: "discard", Usage: "`POLICY`: unmap or ignore"},
 			&cli.StringFlag{Name: "zeroes", Usage: "`POLICY`: write or unmap"},
 		},
-		Action: a.diskSet,
+		Action: a.onDisks(a.diskSet, "NAME"),
 	}
 }
 
-func (a *app) diskSet(c *cli.Context) error {
-	args, err := arguments(c, "NAME")
-	if err != nil {
-		return err
-	}
+func (a *app) diskSet(c *cli.Context, disks *disk.Catalogue, args []string) error {
 	for _, name := range []string{"discard", "zeroes"} {
 		if c.IsSet(name) && c.String(name) == "" {
 			return usagef("--%s: give a policy", name)
@@ -62,15 +52,11 @@ func (a *app) diskSet(c *cli.Context) error {
 	if !c.IsSet("discard") && !c.IsSet("zeroes") {
 		return usagef("%s: nothing to set: usage: %s", c.Command.HelpName, usageLine(c))
 	}
-	catalogue, err := a.catalogue(c)
-	if err != nil {
-		return err
-	}
-	r, err := catalogue.Set(c.Context, args[0], disk.Settings{
+	r, err := disks.Set(c.Context, args[0], disk.Settings{
 		Discard: disk.DiscardPolicy(c.String("discard")), Zeroes: disk.ZeroesPolicy(c.String("zeroes")),
 	})
 	if err != nil {
 		return err
 	}
-	return a.printer(c).done(viewOf(catalogue, r), "disk %s: discard %s, zeroes %s, from its next export on", r.Name, r.Discard, r.Zeroes)
+	return a.printer(c).done(viewOf(disks, r), "disk %s: discard %s, zeroes %s, from its next export on", r.Name, r.Discard, r.Zeroes)
 }

@@ -3,22 +3,57 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"sealblk/disk"
+	"sealblk/keymgr/local"
 )
+
+// diskAction is a command on the disks of the state directory.
+type diskAction func(c *cli.Context, disks *disk.Catalogue, args []string) error
+
+// onDisks opens the catalogue for a command, once the words it needs are there:
+// arguments, and flags such as --size.
+func (a *app) onDisks(run diskAction, needs ...string) cli.ActionFunc {
+	isFlag := func(word string) bool { return strings.HasPrefix(word, "--") }
+	names := slices.DeleteFunc(slices.Clone(needs), isFlag)
+	flags := slices.DeleteFunc(slices.Clone(needs), func(word string) bool { return !isFlag(word) })
+	return func(c *cli.Context) error {
+		args, err := arguments(c, names...)
+		if err != nil {
+			return err
+		}
+		for _, flag := range flags {
+			if c.String(strings.TrimPrefix(flag, "--")) == "" {
+				return usagef("%s: %s is missing: usage: %s", c.Command.HelpName, flag, usageLine(c))
+			}
+		}
+		keys, err := a.keys(c, local.DiskService)
+		if err != nil {
+			return err
+		}
+		defer keys.Close() //nolint:errcheck // its memory is wiped whatever it says
+		disks, err := disk.OpenCatalogue(stateDir(c), keys)
+		if err != nil {
+			return err
+		}
+		return run(c, disks, args)
+	}
+}
 
 func (a *app) diskCommand() *cli.Command {
 	return &cli.Command{
 		Name: "disk", Usage: "create, attach and look after disks",
 		Subcommands: []*cli.Command{
 			a.diskCreateCommand(),
-			{Name: "list", Usage: "list all disks", Action: a.diskList},
-			{Name: "show", Usage: "show one disk", ArgsUsage: "NAME", Action: a.diskShow},
-			{Name: "delete", Usage: "destroy a disk, its key and its data", ArgsUsage: "NAME", Action: a.diskDelete},
-			{Name: "check", Usage: "look at all that must be right before a disk is served", ArgsUsage: "NAME", Action: a.diskCheck},
+			{Name: "list", Usage: "list all disks", Action: a.onDisks(a.diskList)},
+			{Name: "show", Usage: "show one disk", ArgsUsage: "NAME", Action: a.onDisks(a.diskShow, "NAME")},
+			{Name: "delete", Usage: "destroy a disk, its key and its data", ArgsUsage: "NAME", Action: a.onDisks(a.diskDelete, "NAME")},
+			{Name: "check", Usage: "look at all that must be right before a disk is served", ArgsUsage: "NAME", Action: a.onDisks(a.diskCheck, "NAME")},
 			a.diskResizeCommand(), a.diskSetCommand(), a.diskImportCommand(), a.diskExportKeyCommand(), a.diskAttachCommand(), a.diskDetachCommand(),
 		},
 	}
@@ -40,18 +75,11 @@ func (a *app) diskCreateCommand() *cli.Command {
 			&cli.StringFlag{Name: "backend", Usage: "`URI` of the backing store, file:PATH (default: a file in the state directory)"},
 			&cli.StringFlag{Name: "serial", Usage: "serial number `S` that the guest sees, at most 20 characters (default: the disk's id)"},
 		},
-		Action: a.diskCreate,
+		Action: a.onDisks(a.diskCreate, "NAME", "--size"),
 	}
 }
 
-func (a *app) diskCreate(c *cli.Context) error {
-	args, err := arguments(c, "NAME")
-	if err != nil {
-		return err
-	}
-	if !c.IsSet("size") {
-		return usagef("%s: --size is missing: usage: %s", c.Command.HelpName, usageLine(c))
-	}
+func (a *app) diskCreate(c *cli.Context, disks *disk.Catalogue, args []string) error {
 	size, err := parseSize(c.String("size"))
 	if err != nil {
 		return err
@@ -59,11 +87,7 @@ func (a *app) diskCreate(c *cli.Context) error {
 	if c.IsSet("key") && c.String("key") == "" {
 		return usagef("--key: give a key's URI, id or alias")
 	}
-	catalogue, err := a.catalogue(c)
-	if err != nil {
-		return err
-	}
-	r, err := catalogue.Create(c.Context, disk.CreateOptions{
+	r, err := disks.Create(c.Context, disk.CreateOptions{
 		Name: args[0], SizeBytes: size, Encrypted: c.Bool("encrypted"), Key: c.String("key"),
 		Role: disk.Role(c.String("role")), Category: disk.Category(c.String("category")),
 		SectorSize: c.Int("sector-size"), Backend: c.String("backend"), Serial: c.String("serial"),
@@ -71,7 +95,7 @@ func (a *app) diskCreate(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	return a.printer(c).done(viewOf(catalogue, r), "created %s disk %s, %s", adjective(r), r.Name, formatSize(r.SizeBytes))
+	return a.printer(c).done(viewOf(disks, r), "created %s disk %s, %s", adjective(r), r.Name, formatSize(r.SizeBytes))
 }
 
 func adjective(r disk.Record) string {
@@ -97,19 +121,12 @@ func viewOf(c *disk.Catalogue, r disk.Record) diskView {
 	return v
 }
 
-func (a *app) diskList(c *cli.Context) error {
-	if _, err := arguments(c); err != nil {
-		return err
-	}
-	catalogue, err := a.catalogue(c)
-	if err != nil {
-		return err
-	}
-	records, damaged := catalogue.List()
+func (a *app) diskList(c *cli.Context, disks *disk.Catalogue, _ []string) error {
+	records, damaged := disks.List()
 	views := make([]diskView, 0, len(records))
 	var rows [][]string
 	for _, r := range records {
-		v := viewOf(catalogue, r)
+		v := viewOf(disks, r)
 		views = append(views, v)
 		rows = append(rows, []string{v.Name, formatSize(v.SizeBytes), yesNo(v.Encrypted), orDash(v.KeyID), string(v.Role), v.State, v.Path})
 	}
@@ -123,20 +140,12 @@ func (a *app) diskList(c *cli.Context) error {
 	return nil
 }
 
-func (a *app) diskShow(c *cli.Context) error {
-	args, err := arguments(c, "NAME")
+func (a *app) diskShow(c *cli.Context, disks *disk.Catalogue, args []string) error {
+	r, err := disks.Get(args[0])
 	if err != nil {
 		return err
 	}
-	catalogue, err := a.catalogue(c)
-	if err != nil {
-		return err
-	}
-	r, err := catalogue.Get(args[0])
-	if err != nil {
-		return err
-	}
-	v := viewOf(catalogue, r)
+	v := viewOf(disks, r)
 	return a.printer(c).value(v, [][2]string{
 		{"name", v.Name}, {"id", v.ID}, {"size", formatSize(v.SizeBytes)}, {"encrypted", yesNo(v.Encrypted)},
 		{"key", orDash(v.KeyURI)}, {"sector size", strconv.Itoa(v.SectorSize)}, {"category", string(v.Category)},
@@ -146,31 +155,15 @@ func (a *app) diskShow(c *cli.Context) error {
 	})
 }
 
-func (a *app) diskDelete(c *cli.Context) error {
-	args, err := arguments(c, "NAME")
-	if err != nil {
-		return err
-	}
-	catalogue, err := a.catalogue(c)
-	if err != nil {
-		return err
-	}
-	if err := catalogue.Delete(args[0]); err != nil {
+func (a *app) diskDelete(c *cli.Context, disks *disk.Catalogue, args []string) error {
+	if err := disks.Delete(args[0]); err != nil {
 		return err
 	}
 	return a.printer(c).done(map[string]string{"name": args[0], "state": "deleted"}, "deleted disk %s", args[0])
 }
 
-func (a *app) diskCheck(c *cli.Context) error {
-	args, err := arguments(c, "NAME")
-	if err != nil {
-		return err
-	}
-	catalogue, err := a.catalogue(c)
-	if err != nil {
-		return err
-	}
-	found, err := catalogue.Check(c.Context, args[0])
+func (a *app) diskCheck(c *cli.Context, disks *disk.Catalogue, args []string) error {
+	found, err := disks.Check(c.Context, args[0])
 	if err != nil {
 		return err
 	}
@@ -195,26 +188,17 @@ func (a *app) diskImportCommand() *cli.Command {
 		Name: "import", Usage: "register an encrypted disk that describes itself", ArgsUsage: "NAME",
 		Description: "For a disk whose catalogue is lost or that comes from another host. Its header names\n" +
 			"the key; the KMS must be able to unwrap it here.",
-		Flags: []cli.Flag{&cli.StringFlag{Name: "backend", Usage: "`URI` of the backing store, file:PATH"}},
-		Action: func(c *cli.Context) error {
-			args, err := arguments(c, "NAME")
-			if err != nil {
-				return err
-			}
-			if c.String("backend") == "" {
-				return usagef("%s: --backend is missing: usage: %s", c.Command.HelpName, usageLine(c))
-			}
-			catalogue, err := a.catalogue(c)
-			if err != nil {
-				return err
-			}
-			r, err := catalogue.Import(c.Context, args[0], c.String("backend"))
-			if err != nil {
-				return err
-			}
-			return a.printer(c).done(viewOf(catalogue, r), "imported encrypted disk %s, %s", r.Name, formatSize(r.SizeBytes))
-		},
+		Flags:  []cli.Flag{&cli.StringFlag{Name: "backend", Usage: "`URI` of the backing store, file:PATH"}},
+		Action: a.onDisks(a.diskImport, "NAME", "--backend"),
 	}
+}
+
+func (a *app) diskImport(c *cli.Context, disks *disk.Catalogue, args []string) error {
+	r, err := disks.Import(c.Context, args[0], c.String("backend"))
+	if err != nil {
+		return err
+	}
+	return a.printer(c).done(viewOf(disks, r), "imported encrypted disk %s, %s", r.Name, formatSize(r.SizeBytes))
 }
 
 func (a *app) diskExportKeyCommand() *cli.Command {
@@ -226,27 +210,16 @@ func (a *app) diskExportKeyCommand() *cli.Command {
 			&cli.StringFlag{Name: "out", Usage: "`FILE` to write, made with mode 0600"},
 			&cli.BoolFlag{Name: "yes-i-know", Usage: "confirm that the key leaves its protection"},
 		},
-		Action: a.diskExportKey,
+		Action: a.onDisks(a.diskExportKey, "NAME", "--out"),
 	}
 }
 
-func (a *app) diskExportKey(c *cli.Context) error {
-	args, err := arguments(c, "NAME")
-	if err != nil {
-		return err
-	}
+func (a *app) diskExportKey(c *cli.Context, disks *disk.Catalogue, args []string) error {
 	out := c.String("out")
-	if out == "" {
-		return usagef("%s: --out is missing: usage: %s", c.Command.HelpName, usageLine(c))
-	}
 	if !c.Bool("yes-i-know") {
 		return usagef("the data key of disk %s would leave its protection: whoever has the file can read the disk for ever: add --yes-i-know to confirm", args[0])
 	}
-	catalogue, err := a.catalogue(c)
-	if err != nil {
-		return err
-	}
-	dk, err := catalogue.ExportKey(c.Context, args[0])
+	dk, err := disks.ExportKey(c.Context, args[0])
 	if err != nil {
 		return err
 	}

@@ -98,7 +98,7 @@ func (a *app) guardRunning(c *cli.Context, dir string) error {
 	if _, err := os.Stat(stateDir(c)); err != nil {
 		return nil // there are no disks yet
 	}
-	catalogue, err := a.catalogue(c)
+	catalogue, err := disk.OpenCatalogue(stateDir(c), nil)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,8 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"pgregory.net/rapid"
+
+	"sealblk/keymgr/secret"
 )
 
 // vocabulary is every word that means something on a command line, and some that do not.
@@ -48,6 +50,9 @@ func TestAnyCommandLine(t *testing.T) {
 		line = append(line, rapid.SliceOfN(rapid.SampledFrom(words), 0, 6).Draw(t, "words")...)
 		var out, err bytes.Buffer
 		code := run(line, streams{&out, &err})
+		if n, _ := secret.Live(); n != 0 {
+			t.Fatalf("%q: %d secrets are left in memory", line, n)
+		}
 		switch {
 		case code < 0 || code > 2:
 			t.Fatalf("%q: exit code %d", line, code)
