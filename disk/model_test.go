@@ -214,7 +214,7 @@ func want(t *rapid.T, err, kind error) {
 
 func TestCatalogueModel(t *testing.T) {
 	if testing.Short() {
-		flag.Set("rapid.checks", "10") //nolint:errcheck // it is one of rapid's
+		flag.Set("rapid.checks", "10") // it is one of rapid's
 	}
 	base := newDir(t)
 	rapid.Check(t, func(t *rapid.T) {

@@ -43,12 +43,12 @@ func Load(dir string) error {
 	if err := loadGuardObjects(&o, nil); err != nil {
 		return fmt.Errorf("load key guard: %w", err)
 	}
-	defer o.Close() //nolint:errcheck // the kernel keeps what is pinned
+	defer o.Close() // the kernel keeps what is pinned
 	l, err := link.AttachLSM(link.LSMOptions{Program: o.PtraceAccessCheck})
 	if err != nil {
 		return fmt.Errorf("attach key guard: %w", err)
 	}
-	defer l.Close() //nolint:errcheck // the kernel keeps what is pinned
+	defer l.Close() // the kernel keeps what is pinned
 	// The map first: where there is a link, processes can register.
 	err = o.Guarded.Pin(filepath.Join(dir, pinMap))
 	if err == nil {
@@ -130,7 +130,7 @@ func Register(dir string, pid int) error {
 	if err != nil {
 		return err
 	}
-	defer m.Close() //nolint:errcheck // only a descriptor goes
+	defer m.Close() // only a descriptor goes
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return fmt.Errorf("register process %d with key guard: %w", pid, err)
@@ -157,7 +157,7 @@ func Guarded(dir string) ([]Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer m.Close() //nolint:errcheck // only a descriptor goes
+	defer m.Close() // only a descriptor goes
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)

@@ -45,7 +45,10 @@ func Wait(ctx context.Context, path string) (*os.File, error) {
 	select {
 	case err = <-locked:
 	case <-ctx.Done(): // the system call cannot be called off
-		go func() { <-locked; f.Close() }()
+		go func() {
+			_ = <-locked // late, and of no use to anybody
+			_ = f.Close()
+		}()
 		return nil, fmt.Errorf("lock %s: %w", path, ctx.Err())
 	}
 	if err != nil {

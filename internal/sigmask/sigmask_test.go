@@ -39,13 +39,16 @@ func TestFaultsStillArrive(t *testing.T) {
 				err = errFault
 			}
 		}()
-		var p *int
-		*p = 1
-		return nil
+		return write(nil)
 	})
 	if !errors.Is(err, errFault) {
 		t.Fatalf("got %v", err)
 	}
+}
+
+func write(p *int) error {
+	*p = 1
+	return nil
 }
 
 var errFault = errors.New("fault")
