@@ -41,12 +41,13 @@ func Wait(ctx context.Context, path string) (*os.File, error) {
 		return nil, err
 	}
 	locked := make(chan error, 1)
-	go func() { locked <- wait(f) }()
+	go func() { locked <- wait(f); close(locked) }()
 	select {
 	case err = <-locked:
 	case <-ctx.Done(): // the system call cannot be called off
 		go func() {
-			_ = <-locked // late, and of no use to anybody
+			for range locked { // late, and of no use to anybody
+			}
 			_ = f.Close()
 		}()
 		return nil, fmt.Errorf("lock %s: %w", path, ctx.Err())
