@@ -60,9 +60,7 @@ func FuzzReorder(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if slices.ContainsFunc(words, func(w string) bool {
-			return w == "help" || w == "-h" || strings.HasPrefix(w, "--help") || strings.HasPrefix(w, "-h")
-		}) {
+		if slices.ContainsFunc(words, func(w string) bool { return w == "help" || slices.Contains(helpFlags, w) }) {
 			return // a question for help keeps only what names a command
 		}
 		got := slices.DeleteFunc(out[1:], func(s string) bool { return s == "--" })
