@@ -22,6 +22,9 @@ type RegionLayout struct {
 	// UserAddr is what the back-end is told as the front-end's own address. 0 is
 	// the true one. Nobody but the back-end's translation uses it.
 	UserAddr uint64
+	// HugePages asks for huge pages: from the kernel's pool if it has enough, else
+	// transparent ones. Without either the pages are small. It is for whole files.
+	HugePages bool
 }
 
 // Region is a region of guest memory, mapped.
@@ -53,12 +56,12 @@ func NewMemory(layout ...RegionLayout) (*Memory, error) {
 }
 
 func (m *Memory) build(layout []RegionLayout) error {
-	sizes, err := fileSizes(layout)
+	sizes, huge, err := fileSizes(layout)
 	if err != nil {
 		return err
 	}
-	for _, size := range sizes {
-		if err := m.addFile(size); err != nil {
+	for i, size := range sizes {
+		if err := m.addFile(size, huge[i]); err != nil {
 			return err
 		}
 	}
@@ -72,24 +75,31 @@ func (m *Memory) build(layout []RegionLayout) error {
 	return nil
 }
 
-// fileSizes checks the layout and adds up what lies in each file.
-func fileSizes(layout []RegionLayout) ([]uint64, error) {
+// fileSizes checks the layout and adds up what lies in each file, and whether that asks
+// for huge pages.
+func fileSizes(layout []RegionLayout) (sizes []uint64, huge []bool, err error) {
 	page := uint64(os.Getpagesize())
-	var sizes []uint64
 	for _, l := range layout {
 		if l.Size == 0 || (l.Size|l.GuestAddr)%page != 0 || l.GuestAddr > math.MaxUint64-l.Size || l.File < 0 || l.File > len(layout) {
-			return nil, fmt.Errorf("region of %d bytes at %#x in file %d: %w", l.Size, l.GuestAddr, l.File, ErrConfig)
+			return nil, nil, fmt.Errorf("region of %d bytes at %#x in file %d: %w", l.Size, l.GuestAddr, l.File, ErrConfig)
 		}
 		for len(sizes) <= l.File {
-			sizes = append(sizes, 0)
+			sizes, huge = append(sizes, 0), append(huge, false)
 		}
 		sizes[l.File] += l.Size
+		huge[l.File] = huge[l.File] || l.HugePages
 	}
-	return sizes, nil
+	return sizes, huge, nil
 }
 
-func (m *Memory) addFile(size uint64) error {
-	fd, err := unix.MemfdCreate("sealblk-guest-memory", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+func (m *Memory) addFile(size uint64, huge bool) error {
+	fd, err := -1, error(unix.ENOTSUP)
+	if huge {
+		fd, err = hugeFile(size)
+	}
+	if err != nil {
+		fd, err = unix.MemfdCreate(memfdName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	}
 	if err != nil {
 		return fmt.Errorf("create guest memory: %w", err)
 	}
@@ -100,11 +110,34 @@ func (m *Memory) addFile(size uint64) error {
 	return nil
 }
 
+const memfdName = "sealblk-guest-memory"
+
+// hugeFile takes pages of 2 MiB out of the kernel's pool.
+func hugeFile(size uint64) (int, error) {
+	fd, err := unix.MemfdCreate(memfdName, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_HUGETLB|unix.MFD_HUGE_2MB)
+	if err != nil {
+		return -1, err
+	}
+	if err := unix.Fallocate(fd, 0, 0, int64(size)); err != nil { // the pool has too few
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// collapse makes what pages it can huge. Where the kernel cannot they stay small.
+func collapse(b []byte) {
+	_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
+	_ = unix.Madvise(b, unix.MADV_COLLAPSE)
+}
+
 func (m *Memory) addRegion(l RegionLayout, offset uint64) error {
 	fd := m.files[l.File]
 	b, err := unix.Mmap(fd, int64(offset), int(l.Size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map guest memory: %w", err)
+	}
+	if l.HugePages {
+		collapse(b)
 	}
 	if l.UserAddr == 0 {
 		l.UserAddr = addressOf(b)

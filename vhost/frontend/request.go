@@ -48,8 +48,10 @@ func NewRequest(m *Memory, n int) (*Request, error) {
 }
 
 // Err is the request's outcome as an error.
-func (r *Request) Err() error {
-	switch r.Status {
+func (r *Request) Err() error { return statusError(r.Status) }
+
+func statusError(status byte) error {
+	switch status {
 	case StatusOK:
 		return nil
 	case StatusIOErr:
@@ -59,7 +61,7 @@ func (r *Request) Err() error {
 	case statusUnset:
 		return fmt.Errorf("request was returned without a status: %w", ErrBackend)
 	}
-	return fmt.Errorf("request was returned with status %d: %w", r.Status, ErrBackend)
+	return fmt.Errorf("request was returned with status %d: %w", status, ErrBackend)
 }
 
 // prepare fills header and status and appends the chain to dst. The first readable

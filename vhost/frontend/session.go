@@ -200,6 +200,24 @@ func (s *Session) shutdown() error {
 	return serr
 }
 
+// Peer is the process that listens at the other end of a unix socket (SO_PEERCRED in
+// unix(7)); 0 if it is in another PID namespace.
+func (s *Session) Peer() (pid int, err error) {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var cerr error
+	if err := raw.Control(func(fd uintptr) { cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		return 0, err
+	}
+	if cerr != nil {
+		return 0, fmt.Errorf("ask who the peer is: %w", cerr)
+	}
+	return int(cred.Pid), nil
+}
+
 // dup is a descriptor of the connection, to watch for its end with poll(2).
 func (s *Session) dup() (int, error) {
 	raw, err := s.conn.SyscallConn()
