@@ -38,7 +38,7 @@ func newApp(out streams) *app {
 		Before: checkGlobals,
 		Commands: []*cli.Command{
 			a.keyCommand(), a.kmsCommand(), a.auditCommand(), a.diskCommand(), a.exportCommand(), a.brokerCommand(),
-			a.conformanceCommand(), a.guardCommand(), a.doctorCommand(),
+			a.conformanceCommand(), a.benchCommand(), a.guardCommand(), a.doctorCommand(),
 			a.completionCommand(), a.manCommand(), a.versionCommand(),
 		},
 	}

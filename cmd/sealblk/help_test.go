@@ -106,7 +106,7 @@ func TestComplete(t *testing.T) {
 		"disk create d --encrypted":  "--encrypted",
 		"disk create --role system ": "",
 		"nonsense":                   "",
-		"":                           "key kms audit disk export conformance guard doctor completion version",
+		"":                           "key kms audit disk export conformance bench guard doctor completion version",
 	} {
 		var out bytes.Buffer
 		if code := run(slices.Concat([]string{"sealblk"}, strings.Fields(line), []string{completionFlag}), streams{&out, io.Discard}); code != 0 {
