@@ -64,7 +64,7 @@ func beVictim(args string) error {
 		return err
 	}
 	fmt.Println("ready")
-	return vhost.Serve(context.Background(), ln.UnixListener, disk, vhost.Options{Logger: quiet})
+	return vhost.Serve(context.Background(), ln.UnixListener, disk, vhost.Options{Logger: quiet, PollMax: vhost.DefaultPollMax})
 }
 
 // victims starts back-ends on one socket and image, one after the other.

@@ -62,7 +62,9 @@ func pair(t testing.TB, ctx context.Context, dev vhost.Device) (s *frontend.Sess
 	front, back := socketpair(t)
 	done := make(chan error, 1)
 	var wg sync.WaitGroup
-	wg.Go(func() { done <- vhost.ServeConn(ctx, back, dev, vhost.Options{Logger: quiet}) })
+	wg.Go(func() {
+		done <- vhost.ServeConn(ctx, back, dev, vhost.Options{Logger: quiet, PollMax: vhost.DefaultPollMax})
+	})
 	conn, err := protocol.NewConn(front)
 	if err != nil {
 		t.Fatal(err)
@@ -213,7 +215,7 @@ func serve(t testing.TB, dev vhost.Device) (socket string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := vhost.Serve(ctx, ln, dev, vhost.Options{Logger: quiet}); err != nil {
+		if err := vhost.Serve(ctx, ln, dev, vhost.Options{Logger: quiet, PollMax: vhost.DefaultPollMax}); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})

@@ -104,6 +104,7 @@ func (s *session) launch(r *ring) error {
 		call:    r.call,
 		err:     r.err,
 		dirty:   s.dirty(r),
+		pollMax: s.pollMax,
 		log:     s.log.With(slog.Int("ring", r.index)),
 		onFault: s.fail,
 	})

@@ -17,6 +17,9 @@ type Options struct {
 	// Active is told when a session begins (true) and when it has ended (false). May
 	// be nil.
 	Active func(bool)
+	// PollMax bounds the time for which a ring is looked at before its thread sleeps;
+	// how long it is in fact depends on what that gained. 0: threads sleep at once.
+	PollMax time.Duration
 }
 
 func (o *Options) logger() *slog.Logger {
@@ -61,7 +64,7 @@ func logEnd(log *slog.Logger, err error) {
 // ServeConn serves the front-end behind conn, and closes conn. It returns nil when
 // the front-end leaves or the context is done, and else what ended the session.
 func ServeConn(ctx context.Context, conn *net.UnixConn, dev Device, opts Options) error {
-	s, err := newSession(conn, dev, opts.logger())
+	s, err := newSession(conn, dev, &opts)
 	if err != nil {
 		return fmt.Errorf("open session: %w", err)
 	}

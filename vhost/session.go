@@ -28,10 +28,11 @@ const messagePatience = 10 * time.Second
 // session is one front-end's stay. All of it but wake, configChanged and fault belongs
 // to the goroutine that runs it.
 type session struct {
-	dev  Device
-	log  *slog.Logger
-	conn *protocol.Conn
-	fd   int // of conn, to sleep on; conn owns it
+	dev     Device
+	log     *slog.Logger
+	pollMax time.Duration
+	conn    *protocol.Conn
+	fd      int // of conn, to sleep on; conn owns it
 
 	features         uint64 // accepted, virtio and vhost-user
 	protocolFeatures uint64
@@ -55,7 +56,7 @@ type session struct {
 	fault error // mu
 }
 
-func newSession(conn *net.UnixConn, dev Device, log *slog.Logger) (*session, error) {
+func newSession(conn *net.UnixConn, dev Device, opts *Options) (*session, error) {
 	c, err := protocol.NewConn(conn)
 	if err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func newSession(conn *net.UnixConn, dev Device, log *slog.Logger) (*session, err
 		return nil, joinClose(err, c)
 	}
 	s := &session{
-		dev: dev, log: log, conn: c, fd: fd, wake: wake, replyFD: -1,
+		dev: dev, log: opts.logger(), pollMax: opts.PollMax, conn: c, fd: fd, wake: wake, replyFD: -1,
 		table: &memory.Table{}, rings: make([]ring, dev.NumQueues()),
 	}
 	for i := range s.rings {

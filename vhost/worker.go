@@ -21,6 +21,9 @@ const (
 	typicalPieces = 128
 	// completionBatch is how many completions are polled at once.
 	completionBatch = 64
+	// takeBatch is how many requests are taken before completions are looked at: those
+	// of a device that is done at once are shown to the driver while it prepares more.
+	takeBatch = 16
 	// A ring without a kick descriptor is looked at again after a pause that
 	// doubles between these bounds while nothing comes.
 	minPause = 20 * time.Microsecond
@@ -38,6 +41,7 @@ type workerConfig struct {
 	call    *notifier
 	err     *notifier
 	dirty   dirty
+	pollMax time.Duration
 	log     *slog.Logger
 	onFault func(error) // called on the worker's goroutine
 }
@@ -60,6 +64,7 @@ type worker struct {
 	abandoned bool
 	next      uint16 // where the ring goes on
 
+	poller  poller
 	polls   [3]unix.PollFd
 	pause   time.Duration
 	kickBuf [64]byte
@@ -142,7 +147,7 @@ func (w *worker) open() error {
 	if err != nil {
 		return fmt.Errorf("open queue of the device: %w", err)
 	}
-	w.dev, w.next, w.pause = dev, ring.NextAvail(), minPause
+	w.dev, w.next, w.pause, w.poller.limit = dev, ring.NextAvail(), minPause, w.pollMax
 	requests := make([]Request, w.queue.Size)
 	w.free = make([]*Request, w.queue.Size)
 	for i := range requests {
@@ -176,7 +181,7 @@ func (w *worker) serve() {
 			return
 		}
 		if w.take()+w.complete() == 0 {
-			w.sleep()
+			w.rest()
 		}
 	}
 }
@@ -193,7 +198,7 @@ func (w *worker) obey() {
 // take is the only place where requests leave the avail ring. Those that a
 // predecessor left come first, in its order.
 func (w *worker) take() (n int) {
-	for w.taking() && len(w.free) > 0 {
+	for n < takeBatch && w.taking() && len(w.free) > 0 {
 		r := w.free[len(w.free)-1]
 		ok, err := w.takeOne(r)
 		if err != nil {

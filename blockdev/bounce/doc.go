@@ -14,6 +14,13 @@
 // that a queue costs what it has had in flight. The arena is left out of core
 // dumps. That is all the memory there is, whatever the submitter asks for.
 //
+// Where the lower queue is a blockdev.Viewer, a request whose buffers are whole units
+// needs no bounce memory: the transform works between the submitter's memory and the
+// stored bytes. A read at the same time as a write to the same unit may find it in
+// part as it was and in part as it will be, as with every store of that kind. If the
+// store was cut short the request fails with blockdev.ErrShort, in a process that asked
+// for panics on faults (debug.SetPanicOnFault).
+//
 // # Progress
 //
 // A request of at most one small chunk starts at once, always. A longer one takes

@@ -8,6 +8,10 @@ func (q *queue) start(r *blockdev.Request) {
 		q.done.Push(r, nil)
 		return
 	}
+	if stored := q.view(r); stored != nil {
+		q.done.Push(r, q.direct(r, stored))
+		return
+	}
 	slot, ok := q.slots.pop()
 	if !ok {
 		q.done.Push(r, ErrDepth)

@@ -18,12 +18,14 @@ const ownTag = 1 << 63
 //
 //	           Submit                     room                    all parts are back
 //	submitter ───────▶ refused ──────────────────────────────────▶ done ──▶ Poll
+//	                   direct (in the stored bytes) ───────────────▶ done
 //	                   whole (own request below) ─────────────────▶ done
 //	                   parts ──▶ waits (line) ──▶ chunks below ───▶ done
 //	                     └───────── room ────────▶
 type queue struct {
 	dev       *Device
 	lower     blockdev.Queue
+	viewer    blockdev.Viewer // the lower queue, if its bytes can be reached
 	transform Transform
 	unit      int
 	smallSize int64
@@ -58,6 +60,7 @@ func newQueue(d *Device, lower blockdev.Queue, mem arena, depth int) *queue {
 		came:      make([]*blockdev.Request, burst),
 		done:      ready.New(depth),
 	}
+	q.viewer, _ = lower.(blockdev.Viewer)
 	q.newChunks(depth, &d.cfg)
 	return q
 }
@@ -65,8 +68,16 @@ func newQueue(d *Device, lower blockdev.Queue, mem arena, depth int) *queue {
 // Submit takes requests and starts as much of them as there are chunks for.
 func (q *queue) Submit(reqs ...*blockdev.Request) {
 	info := q.dev.Info()
-	for _, r := range reqs {
-		if err := r.Check(&info); err != nil {
+	var next error
+	for i, r := range reqs {
+		err := next
+		if i == 0 {
+			err = r.Check(&info)
+		}
+		if i+1 < len(reqs) {
+			next = q.lookAhead(reqs[i+1], &info)
+		}
+		if err != nil {
 			q.done.Push(r, err)
 			continue
 		}

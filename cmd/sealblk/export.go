@@ -5,6 +5,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -12,6 +13,7 @@ import (
 	"sealblk/daemon/control"
 	"sealblk/daemon/worker"
 	"sealblk/disk"
+	"sealblk/vhost"
 )
 
 // capabilities is what QEMU's conventions for back-end programs ask for
@@ -36,6 +38,7 @@ func (a *app) exportCommand() *cli.Command {
 			&cli.BoolFlag{Name: "incoming", Usage: "stand by for a VM that migrates here: the disk may be in use elsewhere until the VM starts"},
 			&cli.StringFlag{Name: "blk-file", Usage: "serve a plain `FILE`: no catalogue, no encryption"},
 			&cli.StringFlag{Name: "io-engine", Usage: "how files are read and written: auto, uring or threads", Value: "auto"},
+			&cli.DurationFlag{Name: "poll-max", Usage: "longest `TIME` to look for requests before a queue's thread sleeps; 0 saves processor time", Value: vhost.DefaultPollMax},
 			&cli.BoolFlag{Name: "print-capabilities", Usage: "print what this back-end can do, as JSON, and exit"},
 		},
 		Action: a.export,
@@ -82,7 +85,7 @@ func (a *app) export(c *cli.Context) error {
 func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
 	o := worker.Options{
 		BlkFile: c.String("blk-file"), FD: c.Int("fd"), ReadOnly: c.Bool("read-only"), Incoming: c.Bool("incoming"),
-		NumQueues: c.Int("num-queues"), QueueSize: c.Int("queue-size"),
+		NumQueues: c.Int("num-queues"), QueueSize: c.Int("queue-size"), PollMax: c.Duration("poll-max"),
 	}
 	names := []string{"NAME"}
 	if c.IsSet("blk-file") {
@@ -104,6 +107,9 @@ func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
 		return o, usagef("--socket-path: give the path of the socket")
 	case c.IsSet("blk-file") && o.BlkFile == "":
 		return o, usagef("--blk-file: give the path of a file")
+	}
+	if o.PollMax < 0 || o.PollMax > time.Millisecond {
+		return o, usagef("--poll-max %v: use 0s to 1ms", o.PollMax)
 	}
 	if o.NumQueues < 1 || o.NumQueues > 16 {
 		return o, usagef("--num-queues %d: use 1 to 16", o.NumQueues)

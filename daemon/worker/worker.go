@@ -21,6 +21,7 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/file"
@@ -43,7 +44,9 @@ type Options struct {
 	FD        int
 	NumQueues int
 	QueueSize int
-	ReadOnly  bool
+	// PollMax is that of vhost.Options.
+	PollMax  time.Duration
+	ReadOnly bool
 	// Incoming stands by for a disk that another export may be using: it is taken when
 	// a ring starts for the first time, which that of a VM does that migrates here.
 	Incoming bool

@@ -77,7 +77,9 @@ func newStack(t failer, lower blockdev.Device, unit int) *stack {
 	s.blk, err = blk.New(s.crypt, blk.Options{MaxQueueSize: queueSize, Logger: quiet})
 	must(t, err)
 	front, back := socketpair(t)
-	s.ended.Go(func() { _ = vhost.ServeConn(context.Background(), back, s.blk, vhost.Options{Logger: quiet}) })
+	s.ended.Go(func() {
+		_ = vhost.ServeConn(context.Background(), back, s.blk, vhost.Options{Logger: quiet, PollMax: vhost.DefaultPollMax})
+	})
 	conn, err := protocol.NewConn(front)
 	must(t, err)
 	s.disk, err = frontend.OpenSession(frontend.NewSession(conn), frontend.Options{QueueSize: queueSize, Timeout: patience})

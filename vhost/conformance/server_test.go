@@ -67,7 +67,7 @@ func serveDevice(t testing.TB, d vhost.Device) (socket string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- vhost.Serve(ctx, ln, d, vhost.Options{Logger: log}) }()
+	go func() { done <- vhost.Serve(ctx, ln, d, vhost.Options{Logger: log, PollMax: vhost.DefaultPollMax}) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

@@ -155,6 +155,11 @@ func (q *Queue) refresh() (more bool, err error) {
 	return idx != q.nextAvail, nil
 }
 
+// Pending reports whether the driver has made a chain available that was not taken.
+func (q *Queue) Pending() bool {
+	return q.nextAvail != q.seenAvail || q.nextAvail != loadUint16(q.cfg.Avail, AvailIdxOffset)
+}
+
 // PushUsed stores a used element: a chain that is done, and how many bytes were
 // written to it. The driver sees it after Publish.
 func (q *Queue) PushUsed(head uint16, written uint32) {

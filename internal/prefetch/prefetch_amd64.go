@@ -1,0 +1,26 @@
+package prefetch
+
+// Max is the number of bytes, at most, that are asked for at once.
+const Max = 4096
+
+const line = 64
+
+// Read asks for the first Max bytes of b, to be read.
+func Read(b []byte) {
+	if len(b) > 0 {
+		read(&b[0], (min(len(b), Max)+line-1)/line)
+	}
+}
+
+// Write asks for the first Max bytes of b, to be written.
+func Write(b []byte) {
+	if len(b) > 0 {
+		write(&b[0], (min(len(b), Max)+line-1)/line)
+	}
+}
+
+//go:noescape
+func read(p *byte, lines int)
+
+//go:noescape
+func write(p *byte, lines int)

@@ -1,0 +1,2 @@
+// Package spin is for loops that wait for another processor without sleeping.
+package spin
