@@ -142,7 +142,8 @@ func (r *rig) checkDevice() error {
 	switch {
 	case r.disk.Has(frontend.FeatureBlkSize) && w.BlockSize%int(c.BlkSize) != 0:
 		return fmt.Errorf("block size %d on a device with blocks of %d: %w", w.BlockSize, c.BlkSize, ErrWorkload)
-	case r.disk.Has(frontend.FeatureSizeMax) && uint32(w.BlockSize) > c.SizeMax:
+	// Some servers offer the limit and set none.
+	case r.disk.Has(frontend.FeatureSizeMax) && c.SizeMax > 0 && uint32(w.BlockSize) > c.SizeMax:
 		return fmt.Errorf("block size %d on a device that takes segments of %d: %w", w.BlockSize, c.SizeMax, ErrWorkload)
 	case r.disk.Has(frontend.FeatureReadOnly) && w.Writes():
 		return fmt.Errorf("the device is read-only: %w", ErrWorkload)

@@ -71,7 +71,7 @@ func (s *Server) awaitSocket(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-s.exited:
-			return fmt.Errorf("%w: %v%s", ErrServer, s.waitErr, s.log.quote())
+			return s.ended()
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the server's socket: %w", ctx.Err())
 		}
@@ -119,7 +119,7 @@ func (s *Server) Close() error {
 func (s *Server) stop() error {
 	select {
 	case <-s.exited:
-		return fmt.Errorf("%s: %w by itself: %v%s", s.Name, ErrServer, s.waitErr, s.log.quote())
+		return s.ended()
 	default:
 	}
 	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may just have ended
@@ -130,7 +130,16 @@ func (s *Server) stop() error {
 	}
 	_ = s.cmd.Process.Kill()
 	<-s.exited
-	return fmt.Errorf("%s: %w to end when it was told to", s.Name, ErrServer)
+	return fmt.Errorf("%s: %w: it did not end when it was told to", s.Name, ErrServer)
+}
+
+// ended is the error of a server that ended by itself.
+func (s *Server) ended() error {
+	err := s.waitErr
+	if err == nil {
+		err = errors.New("exit status 0")
+	}
+	return fmt.Errorf("%s: %w: ended by itself: %w%s", s.Name, ErrServer, err, s.log.quote())
 }
 
 // tail keeps the last of what a program prints.

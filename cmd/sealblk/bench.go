@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"os"
 	"slices"
 	"strconv"
@@ -16,7 +16,7 @@ import (
 func (a *app) benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "measure vhost-user-blk servers: this one plain and encrypted, others, or any socket",
-		Subcommands: []*cli.Command{a.benchRunCommand(), a.benchTargetsCommand()},
+		Subcommands: []*cli.Command{a.benchRunCommand(), a.benchCompareCommand(), a.benchTargetsCommand()},
 	}
 }
 
@@ -37,6 +37,19 @@ func workloadFlags() []cli.Flag {
 		&cli.BoolFlag{Name: "indirect", Usage: "put each request's descriptors into a table of its own, as Linux guests do"},
 		&cli.BoolFlag{Name: "pin", Usage: "bind server and front-end to different CPUs, if there are enough", Value: true},
 	}
+}
+
+func formatFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "format", Usage: "`FORMAT` of the results: table, or go for benchstat", Value: "table"},
+	}
+}
+
+func checkFormat(c *cli.Context) error {
+	if f := c.String("format"); f != "table" && f != "go" {
+		return usagef("--format %q: use table or go", f)
+	}
+	return nil
 }
 
 // serverFlags say how servers are started.
@@ -60,8 +73,7 @@ func (a *app) benchRunCommand() *cli.Command {
 			&cli.StringFlag{Name: "socket", Usage: "`PATH` of the socket of a server that runs already"},
 			&cli.StringSliceFlag{Name: "target", Usage: "`NAME` of a target, several with commas; NAME@PROGRAM is another build of ours", Value: cli.NewStringSlice("memory", "memory-encrypted")},
 			&cli.BoolFlag{Name: "prefill", Usage: "write the whole device of --socket before the first workload"},
-			&cli.StringFlag{Name: "format", Usage: "`FORMAT` of the results: table, or go for benchstat", Value: "table"},
-		}, workloadFlags(), serverFlags()),
+		}, formatFlags(), workloadFlags(), serverFlags()),
 		Action: a.benchRun,
 	}
 }
@@ -70,8 +82,8 @@ func (a *app) benchRun(c *cli.Context) error {
 	if _, err := arguments(c); err != nil {
 		return err
 	}
-	if f := c.String("format"); f != "table" && f != "go" {
-		return usagef("--format %q: use table or go", f)
+	if err := checkFormat(c); err != nil {
+		return err
 	}
 	plan, err := benchPlan(c)
 	if err != nil {
@@ -88,11 +100,55 @@ func (a *app) benchRun(c *cli.Context) error {
 		return err
 	}
 	plan.Prefill = c.Bool("prefill")
+	done := a.showProgress(plan)
 	results, err := plan.Run(c.Context)
+	done()
+	if len(results) == 0 {
+		return err
+	}
+	return errors.Join(err, a.printResults(c, results))
+}
+
+func (a *app) benchCompareCommand() *cli.Command {
+	return &cli.Command{
+		Name: "compare", Usage: "run workloads against servers in turn, and print the ratios", ArgsUsage: "TARGET TARGET...",
+		Description: "TARGET is a name from \"bench targets\", NAME@PROGRAM for another build of ours, or socket:PATH for\n" +
+			"a server that runs already: THERE, WRITE WORKLOADS AND --verify DESTROY THE DATA ON THE DISK.\n" +
+			"All servers are started; then each round measures each in turn. Printed are medians of the\n" +
+			"rounds with the least and the largest; a ratio is that of a target's median to the first\n" +
+			"target's, with the least and the largest ratio within a round.",
+		Flags: slices.Concat([]cli.Flag{
+			&cli.IntFlag{Name: "rounds", Usage: "`N` rounds", Value: 5},
+			&cli.BoolFlag{Name: "fresh", Usage: "start servers anew for each round"},
+		}, formatFlags(), workloadFlags(), serverFlags()),
+		Action: a.benchCompare,
+	}
+}
+
+func (a *app) benchCompare(c *cli.Context) error {
+	if err := checkFormat(c); err != nil {
+		return err
+	}
+	if c.NArg() < 2 {
+		return usagef("%s: give two or more targets: usage: %s", c.Command.HelpName, usageLine(c))
+	}
+	if n := c.Int("rounds"); n < 1 {
+		return usagef("--rounds %d: use 1 or more", n)
+	}
+	plan, err := benchPlan(c)
 	if err != nil {
 		return err
 	}
-	return a.printResults(c, results)
+	if plan.Targets, err = benchTargets(c.Args().Slice()); err != nil {
+		return err
+	}
+	done := a.showProgress(plan)
+	all, err := plan.Compare(c.Context, c.Int("rounds"), c.Bool("fresh"))
+	done()
+	if len(all) == 0 {
+		return err
+	}
+	return errors.Join(err, a.printCompared(c, all))
 }
 
 func benchTargets(names []string) ([]*bench.Target, error) {
@@ -196,31 +252,6 @@ func benchHost(c *cli.Context, w *bench.Workload) (*bench.Host, error) {
 		h.Directory = "."
 	}
 	return h, nil
-}
-
-func (a *app) printResults(c *cli.Context, results []*bench.Result) error {
-	p := a.printer(c)
-	if !p.json && c.String("format") == "go" {
-		return bench.WriteGoFormat(p.w, results)
-	}
-	rows := make([][]string, len(results))
-	for i, r := range results {
-		rows[i] = []string{
-			r.Target, r.Workload, fmt.Sprintf("%.0f", r.IOPS), fmt.Sprintf("%.1f", r.MBps),
-			micros(r.LatencyUs.P50), micros(r.LatencyUs.P99), micros(r.LatencyUs.P999), micros(r.LatencyUs.Max),
-			microsOrDash(r.ServerCPU), micros(r.FrontendCPU), fmt.Sprintf("%.0f%%", 100*r.FrontendBusy),
-		}
-	}
-	return p.list(results, []string{"TARGET", "WORKLOAD", "IOPS", "MB/S", "P50 US", "P99 US", "P99.9 US", "MAX US", "SERVER CPU US/IO", "FRONT-END CPU US/IO", "BUSY"}, rows)
-}
-
-func micros(v float64) string { return strconv.FormatFloat(v, 'f', 2, 64) }
-
-func microsOrDash(v *float64) string {
-	if v == nil {
-		return "-"
-	}
-	return micros(*v)
 }
 
 func (a *app) benchTargetsCommand() *cli.Command {
