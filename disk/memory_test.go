@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"sealblk/internal/leaktest"
 	"sealblk/keymgr/secret"
 )
 
@@ -28,7 +29,7 @@ func TestNoKeyLeftInMemory(t *testing.T) {
 	hidden := b.Backing() == secret.MemfdSecret
 	b.Destroy()
 	if !hidden {
-		t.Skip("locked memory cannot be told from other memory without memfd_secret")
+		leaktest.Missing(t, "memfd_secret, without which locked memory cannot be told from other memory (Linux 6.5, or secretmem.enable=1)")
 	}
 	if out, err := childCommand(t, newDir(t), 0, "everything, then scan").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -12,6 +12,7 @@ import (
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/blockdevtest"
+	"sealblk/internal/leaktest"
 )
 
 func TestOpenRefuses(t *testing.T) {
@@ -140,7 +141,7 @@ func TestDirectFallsBackWithReason(t *testing.T) {
 	// has those with one page.
 	const attribute = "/sys/kernel/mm/transparent_hugepage/enabled"
 	if _, err := os.Stat(attribute); err != nil {
-		t.Skip("no sysfs")
+		leaktest.Missing(t, "sysfs with transparent huge pages: "+err.Error())
 	}
 	d := open(t, attribute, Options{ReadOnly: true})
 	if d.align.mem != 0 || !strings.Contains(d.Describe(), "buffered (") {

@@ -12,4 +12,5 @@
 // Tool and Missing are the one way to state that a test needs something the
 // machine may lack: without it the test is skipped with the reason, or fails
 // where the environment says CI=true, so that nothing is skipped there unseen.
+// Elsewhere is for what no machine of CI has, and a test in a guest does instead.
 package leaktest

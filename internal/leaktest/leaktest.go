@@ -76,3 +76,11 @@ func Missing(t testing.TB, what string) {
 	}
 	t.Skipf("this machine lacks %s", what)
 }
+
+// Elsewhere skips the test because this machine lacks something, under CI=true too:
+// another test of the suite that CI runs brings a machine that has it, and fails where
+// this one is skipped there.
+func Elsewhere(t testing.TB, what, where string) {
+	t.Helper()
+	t.Skipf("this machine lacks it: %s; run by %s", what, where)
+}

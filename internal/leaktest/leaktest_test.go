@@ -101,6 +101,17 @@ func TestToolSkipsLocallyAndFailsInCI(t *testing.T) {
 	}
 }
 
+func TestElsewhereSkipsInCIToo(t *testing.T) {
+	for _, ci := range []string{"", "true"} {
+		t.Setenv("CI", ci)
+		v := &verdict{TB: t}
+		Elsewhere(v, "a kernel", "another test")
+		if !v.skipped || v.failed {
+			t.Errorf("CI=%q: skipped %v, failed %v", ci, v.skipped, v.failed)
+		}
+	}
+}
+
 func TestRunNamesOtherLeftovers(t *testing.T) {
 	var out strings.Builder
 	clean := func() error { return nil }

@@ -130,7 +130,7 @@ func TestForbidden(t *testing.T) {
 func TestForbiddenToOperationsOfTheRing(t *testing.T) {
 	f := confine(t, "")
 	if f.Ring == nil {
-		t.Skip("no io_uring here")
+		leaktest.Missing(t, "io_uring")
 	}
 	for what, err := range f.Ring {
 		if err == "" {

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"sealblk/internal/leaktest"
 )
 
 func address(b *Buffer) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b.Bytes()))) }
@@ -96,19 +98,20 @@ func TestDestroyWipesBeforeItUnmaps(t *testing.T) {
 }
 
 func TestMemfdSecretIsInvisibleToDebuggers(t *testing.T) {
-	onEach(t, 64, func(t *testing.T, b *Buffer) {
-		if b.Backing() != MemfdSecret {
-			t.Skip("only memory of memfd_secret is out of a debugger's reach")
-		}
-		f, err := os.Open("/proc/self/mem")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		if _, err := f.ReadAt(make([]byte, 64), int64(address(b))); !errors.Is(err, syscall.EIO) {
-			t.Errorf("read of /proc/self/mem: %v, want EIO", err)
-		}
-	})
+	m, err := allocate(64, MemfdSecret)
+	if err != nil {
+		leaktest.Missing(t, "memfd_secret (Linux 6.5, or secretmem.enable=1): "+err.Error())
+	}
+	b := newBuffer(m)
+	defer b.Destroy()
+	f, err := os.Open("/proc/self/mem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.ReadAt(make([]byte, 64), int64(address(b))); !errors.Is(err, syscall.EIO) {
+		t.Errorf("read of /proc/self/mem: %v, want EIO", err)
+	}
 }
 
 func TestForkedChildDoesNotInherit(t *testing.T) {
