@@ -7,7 +7,7 @@ LINT        := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help setup build test race lint fuzz e2e e2e-guard bench bench-cipher demo man generate clean
+.PHONY: help setup build test race lint fuzz e2e bench bench-cipher demo man generate clean
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,9 +31,6 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 
 e2e: setup build ## the program with real guests under QEMU
 	$(GO) test -count=1 -tags e2e -timeout 30m -v ./test/...
-
-e2e-guard: setup build ## the key guard in a guest; not part of CI while it is experimental (docs/security.md)
-	$(GO) test -count=1 -tags 'e2e guard' -v -run Guard ./test/e2e
 
 bench: build ## data-path and cipher benchmarks
 	$(GO) test -run '^$$' -bench . -benchmem ./cipher/... ./blockdev/... ./vhost/...

@@ -8,7 +8,11 @@
 // processes, in a directory of bpffs: it works on without the process that loaded it,
 // until [Unload] or a reboot. [Register] adds a process, which leaves with its end;
 // no pid that is used again is guarded by mistake, because the entry belongs to the
-// kernel's task, not to its number.
+// kernel's task, not to its number. When Register returns, every later access is refused.
+//
+// A child is not guarded by its parent's registration, though it has the parent's memory
+// until it executes a program: who registers a process sees to it that it forks nothing
+// while it holds keys.
 //
 // The guard is against reading keys by accident or with an ordinary tool, root's own
 // included. It does not stop root from unloading it, from loading another program, or

@@ -2,12 +2,16 @@ package guard
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +25,7 @@ func TestMain(m *testing.M) { leaktest.Main(m) }
 func newGuard(t *testing.T) (dir string) {
 	t.Helper()
 	if err := Supported(); err != nil {
-		t.Skip(err)
+		leaktest.Elsewhere(t, err.Error(), "TestGuardInAKernelThatAllowsIt of test/e2e, in a guest")
 	}
 	mount := t.TempDir()
 	if err := unix.Mount("bpf", mount, "bpf", 0, ""); err != nil {
@@ -36,19 +40,54 @@ func newGuard(t *testing.T) (dir string) {
 	return dir
 }
 
+// patience bounds every wait for another process.
+const patience = 30 * time.Second
+
 // victim is a process to look into.
 func victim(t *testing.T) int {
 	t.Helper()
-	cmd := exec.Command("cat")
+	return start(t, exec.Command("cat"))
+}
+
+// start starts a program that answers a line with a line, and waits for that. Start
+// alone is not enough: on some kernels (Linux 6.1) it returns while the child still
+// shares this process's memory, and a look at one's own memory is no look at all for
+// the kernel.
+func start(t *testing.T, cmd *exec.Cmd) int {
+	t.Helper()
 	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { stdin.Close(); cmd.Wait() })
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	if _, err := io.WriteString(stdin, "\n"); err != nil {
+		t.Fatal(err)
+	}
+	if err := stdout.(*os.File).SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(stdout, make([]byte, 1)); err != nil {
+		t.Fatalf("wait for %s to run: %v", cmd, err)
+	}
 	return cmd.Process.Pid
+}
+
+// run runs a program to its end.
+func run(t *testing.T, cmd string, args, env []string) (output []byte, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("%s %q runs for %v", cmd, args, patience))
+	defer cancel()
+	c := exec.CommandContext(ctx, cmd, args...)
+	c.Env = append(os.Environ(), env...)
+	output, err = c.CombinedOutput()
+	return output, errors.Join(err, context.Cause(ctx))
 }
 
 // ways into another process's memory, by what root would use.
@@ -75,18 +114,32 @@ var ways = map[string]func(pid int) error{
 		return err
 	},
 	"ptrace": func(pid int) error {
-		done := make(chan error)
-		go func() { // a tracer is a thread, which ends with its tracee let go
-			err := unix.PtraceSeize(pid)
-			if err == nil {
-				err = unix.PtraceInterrupt(pid)
-				unix.Wait4(pid, nil, unix.WALL, nil)
-				unix.PtraceDetach(pid)
-			}
-			done <- err
+		done := make(chan error, 1)
+		go func() {
+			runtime.LockOSThread() // a tracer is a thread: it ends with this goroutine, and lets go
+			done <- trace(pid)
 		}()
-		return <-done
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(patience):
+			return fmt.Errorf("process %d has not stopped for its tracer after %v", pid, patience)
+		}
 	},
+}
+
+// trace stops a process and lets it go.
+func trace(pid int) error {
+	if err := unix.PtraceSeize(pid); err != nil {
+		return err
+	}
+	if err := unix.PtraceInterrupt(pid); err != nil {
+		return fmt.Errorf("interrupt: %w", err)
+	}
+	if _, err := unix.Wait4(pid, nil, unix.WALL, nil); err != nil {
+		return fmt.Errorf("wait for the stop: %w", err)
+	}
+	return unix.PtraceDetach(pid)
 }
 
 // vm moves nothing: to be allowed is enough.
@@ -153,31 +206,16 @@ func TestThreads(t *testing.T) {
 	dir := newGuard(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run", "^TestSleeper$")
 	cmd.Env = append(os.Environ(), "GUARD_TEST_SLEEPER=1")
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
+	pid := start(t, cmd)
+	if err := Register(dir, pid); err != nil {
 		t.Fatal(err)
 	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer cmd.Wait()
-	defer stdin.Close()
-	if _, err := stdout.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	if err := Register(dir, cmd.Process.Pid); err != nil {
-		t.Fatal(err)
-	}
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", cmd.Process.Pid))
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil || len(tasks) < 2 {
 		t.Fatalf("%d threads, %v", len(tasks), err)
 	}
 	for _, task := range tasks {
-		f, err := os.Open(fmt.Sprintf("/proc/%d/task/%s/mem", cmd.Process.Pid, task.Name()))
+		f, err := os.Open(fmt.Sprintf("/proc/%d/task/%s/mem", pid, task.Name()))
 		if err == nil {
 			f.Close()
 			t.Errorf("the memory of thread %s can be opened", task.Name())
@@ -185,11 +223,11 @@ func TestThreads(t *testing.T) {
 	}
 	// Looking at what is not memory stays possible.
 	for _, name := range []string{"maps", "status", "fd"} {
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d/%s", cmd.Process.Pid, name)); err != nil {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d/%s", pid, name)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", cmd.Process.Pid)); err != nil || len(maps) == 0 {
+	if maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid)); err != nil || len(maps) == 0 {
 		t.Errorf("maps cannot be read: %v", err)
 	}
 }
@@ -199,8 +237,7 @@ func TestSleeper(t *testing.T) {
 	if os.Getenv("GUARD_TEST_SLEEPER") == "" {
 		t.Skip("started by TestThreads")
 	}
-	os.Stdout.WriteString("\n")
-	os.Stdin.Read(make([]byte, 1))
+	io.Copy(os.Stdout, os.Stdin)
 }
 
 // TestOutlivesItsLoader: another process loads the guard and ends.
@@ -215,9 +252,8 @@ func TestOutlivesItsLoader(t *testing.T) {
 	if err := Unload(dir); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe", "-test.run", "^TestOutlivesItsLoader$")
-	cmd.Env = append(os.Environ(), "GUARD_TEST_LOAD="+dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := run(t, "/proc/self/exe", []string{"-test.run", "^TestOutlivesItsLoader$"}, []string{"GUARD_TEST_LOAD=" + dir})
+	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	pid := victim(t)
@@ -275,13 +311,13 @@ func TestDebuggerIsRefused(t *testing.T) {
 	if err := Register(dir, pid); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(gcore, "-o", core, fmt.Sprint(pid)).CombinedOutput(); err == nil || !bytes.Contains(out, []byte("not permitted")) {
+	if out, err := run(t, gcore, []string{"-o", core, fmt.Sprint(pid)}, nil); err == nil || !bytes.Contains(out, []byte("not permitted")) {
 		t.Errorf("gcore of a guarded process: %v\n%s", err, out)
 	}
 	if err := Unload(dir); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(gcore, "-o", core, fmt.Sprint(pid)).CombinedOutput(); err != nil {
+	if out, err := run(t, gcore, []string{"-o", core, fmt.Sprint(pid)}, nil); err != nil {
 		t.Errorf("gcore with the guard off: %v\n%s", err, out)
 	}
 }

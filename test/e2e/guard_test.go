@@ -1,13 +1,15 @@
-//go:build e2e && guard
+//go:build e2e
 
 package e2e
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sealblk/test/guest"
 )
@@ -28,8 +30,14 @@ func TestGuardInAKernelThatAllowsIt(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	vm := bpfGuest(t, map[string]string{"guard.test": tests})
-	out := vm.Must(t, "cd /tmp && guard.test -test.v")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // of an emulated machine
+	defer cancel()
+	r, err := vm.Run(ctx, "cd /tmp && guard.test -test.v -test.timeout 4m") // which says what it waits for
+	out := r.Output
 	t.Log(out)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, name := range []string{"TestGuard", "TestThreads", "TestOutlivesItsLoader", "TestHalfLoaded", "TestNotLoaded"} {
 		if !strings.Contains(out, "--- PASS: "+name+" ") {
 			t.Errorf("%s did not pass", name)
@@ -42,12 +50,12 @@ func TestGuardInAKernelThatAllowsIt(t *testing.T) {
 // broker; an export that runs when the guard comes is guarded too; off is off.
 func TestGuardedExport(t *testing.T) {
 	vm := bpfGuest(t, map[string]string{"sealblk": program})
-	out := vm.Must(t, `set -e
+	out := vm.Must(t, untilReady+`set -e
 export SEALBLK_STATE_DIR=/tmp/state
 start() { # NAME: export it, wait until it is ready
 	sealblk disk create $1 --size 1M --encrypted >/dev/null
 	sealblk export $1 2>/tmp/$1.log &
-	until grep -q ready /tmp/$1.log; do usleep 10000; done
+	until_ready /tmp/$1.log
 	cat /tmp/$1.log
 }
 pid() { sed 's/.*"pid":\([0-9]*\).*/\1/' /tmp/state/run/$1.json; }

@@ -10,6 +10,19 @@ import (
 	"sealblk/test/guest"
 )
 
+// untilReady is a shell function that waits until an export has said in its log that it
+// is ready, for a minute.
+const untilReady = `until_ready() { # LOG
+	for i in $(seq 600); do
+		if grep -q ready $1; then return 0; fi
+		usleep 100000
+	done
+	echo "the export is not ready after a minute; its log $1:"
+	cat $1
+	return 1
+}
+`
+
 // guestWithLSMs is a machine whose kernel runs these security modules, with the given
 // programs in /bin.
 func guestWithLSMs(t *testing.T, lsms string, programs map[string]string) *guest.VM {
@@ -35,11 +48,11 @@ func guestWithLSMs(t *testing.T, lsms string, programs map[string]string) *guest
 // has the rest, and serves.
 func TestKernelThatLacksLayers(t *testing.T) {
 	vm := guestWithLSMs(t, "yama", map[string]string{"sealblk": program})
-	out := vm.Must(t, `set -e
+	out := vm.Must(t, untilReady+`set -e
 export SEALBLK_STATE_DIR=/tmp/state
 sealblk disk create db --size 1M --encrypted >/dev/null
 sealblk export db 2>/tmp/log &
-until grep -q ready /tmp/log; do usleep 10000; done
+until_ready /tmp/log
 cat /tmp/log
 grep -E '^(Uid|CapBnd|NoNewPrivs|Seccomp):' /proc/$!/status
 sealblk guard || echo guard refused
