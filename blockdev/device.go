@@ -70,6 +70,10 @@ type QueueConfig struct {
 	// Depth is the number of requests that the submitter may have in flight. Submit
 	// accepts that many without fail.
 	Depth int
+	// Memory is where many of the buffers will lie, if the submitter knows: pieces that
+	// stay mapped until the queue is closed. A queue may pin them, to spare itself that
+	// work for each request. It need not be given.
+	Memory [][]byte
 }
 
 // Device is an open block device. Its methods may be called from any goroutine.

@@ -7,6 +7,10 @@ import (
 	"sealblk/blockdev"
 )
 
+// hotMemory is how much of the chunks of a size, in bytes, is worth pinning: what is
+// pinned takes memory whether it is used or not.
+const hotMemory = 1 << 20
+
 // Device is a layer over a lower device.
 type Device struct {
 	lower blockdev.Device
@@ -42,15 +46,21 @@ func (d *Device) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
 	depth := max(1, cfg.Depth)
 	// Each request has one request of its own below, or one small chunk, besides
 	// large ones.
-	lower, err := d.lower.OpenQueue(blockdev.QueueConfig{Depth: depth + d.cfg.LargeChunks})
+	mem, err := newArena(depth*d.cfg.SmallChunk+d.cfg.LargeChunks*d.cfg.LargeChunk, d.cfg.HugePages)
 	if err != nil {
 		return nil, err
 	}
-	mem, err := newArena(depth*d.cfg.SmallChunk+d.cfg.LargeChunks*d.cfg.LargeChunk, d.cfg.HugePages)
+	lower, err := d.lower.OpenQueue(blockdev.QueueConfig{Depth: depth + d.cfg.LargeChunks, Memory: d.hot(mem, depth)})
 	if err != nil {
-		return nil, errors.Join(err, lower.Close())
+		return nil, errors.Join(err, mem.free())
 	}
 	return newQueue(d, lower, mem, depth), nil
+}
+
+// hot are the chunks that are used first, of both sizes: what the lower queue may pin.
+func (d *Device) hot(mem arena, depth int) [][]byte {
+	small, large := depth*d.cfg.SmallChunk, d.cfg.LargeChunks*d.cfg.LargeChunk
+	return [][]byte{mem[:min(small, hotMemory)], mem[small:][:min(large, hotMemory)]}
 }
 
 // Close closes the lower device.

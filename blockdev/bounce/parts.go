@@ -26,9 +26,20 @@ func (q *queue) start(r *blockdev.Request) {
 	// Only those that need large chunks queue up: the end of a request that stands
 	// in the line may take the parent's own small one and nobody else's.
 	overtakes := r.Length <= q.smallSize
+	p.waits = true
 	if !overtakes && q.waiting.len > 0 || !q.advance(slot) {
-		p.waits = true
 		q.waiting.push(slot)
+		return
+	}
+	q.loaded(slot)
+}
+
+// loaded is for a parent that wants no chunk any more.
+func (q *queue) loaded(slot int32) {
+	p := &q.parents[slot]
+	p.waits = false
+	if p.out == 0 {
+		q.finish(slot, p.err)
 	}
 }
 
@@ -75,6 +86,7 @@ func (q *queue) advance(slot int32) bool {
 			return false
 		}
 		q.load(&q.chunks[i], slot)
+		q.flow()
 	}
 	return true
 }
@@ -96,6 +108,9 @@ func (q *queue) load(c *chunk, slot int32) {
 	case blockdev.WriteZeroes:
 		clear(mem)
 		q.transform.Outgoing(mem, mem, c.req.Offset)
+	}
+	if q.prompt || c.req.Op == blockdev.Write {
+		q.ahead += n
 	}
 	p.next += n
 	p.out++
@@ -132,10 +147,6 @@ func (q *queue) resume() {
 			return
 		}
 		q.waiting.drop()
-		p := &q.parents[slot]
-		p.waits = false
-		if p.out == 0 {
-			q.finish(slot, p.err)
-		}
+		q.loaded(slot)
 	}
 }

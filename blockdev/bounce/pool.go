@@ -62,7 +62,7 @@ type parent struct {
 	at   cursor           // the place of next in the buffers
 	out  int              // chunks below
 	err  error            // of the first chunk that failed
-	// waits: it is in the line for chunks.
+	// waits: it is taking chunks, or in the line for them.
 	waits bool
 }
 

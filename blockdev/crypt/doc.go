@@ -28,7 +28,8 @@
 //
 // # Memory
 //
-// All data goes through the bounce memory of package bounce, whose documentation
+// Data goes through the bounce memory of package bounce, or is worked on where it is
+// stored if that is memory; the documentation of that package
 // states the bounds, the progress of large requests and the rules for untrusted
 // memory: a write's plaintext is read once, by the cipher or by the copy that joins
 // a data unit whose bytes lie in several buffers, and a read's buffers get

@@ -21,8 +21,9 @@ func (t *transform) Outgoing(dst, src []byte, offset int64) {
 }
 
 // Incoming decrypts the runs of data units that are not zero, and makes zeros of
-// those that are. src is bounce memory: nobody changes it between the look and the
-// decryption.
+// those that are. src is bounce memory, or the stored bytes themselves, which only a
+// write to the same unit changes between the look and the decryption: its read may give
+// anything that the writer's data and what was there before mix to.
 func (t *transform) Incoming(dst, src []byte, offset int64) {
 	for at := 0; at < len(src); {
 		end := at

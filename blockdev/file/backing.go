@@ -30,6 +30,10 @@ type backing struct {
 	directText string
 	engine     Engine
 	engineText string
+	// inMemory: the file's data is in memory and nowhere else.
+	inMemory bool
+	// stored is the file as memory, for EngineInline; nil if it could not be mapped.
+	stored *mapping
 	// ringEntries bounds the size of a ring.
 	ringEntries int
 
@@ -51,11 +55,14 @@ func (b *backing) Info() blockdev.Info {
 
 // OpenQueue opens a queue with the engine of the device.
 func (b *backing) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
-	q, err := newQueue(b, max(1, cfg.Depth))
+	q, err := newQueue(b, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open queue: %w", err)
 	}
 	b.queues.Add(1)
+	if b.stored != nil {
+		return &mappedQueue{q, b.stored}, nil
+	}
 	return q, nil
 }
 
@@ -66,13 +73,16 @@ func (b *backing) Close() error {
 	}
 	// The kernel may hold the file a little longer than we do, for a ring that is
 	// being torn down; the lock must not last as long.
-	return errors.Join(b.unlock(), b.file.Close())
+	return errors.Join(b.unlock(), b.stored.close(), b.file.Close())
 }
 
 func (b *backing) chooseEngine(e Engine) error {
+	if e == EngineAuto && b.inMemory {
+		e = EngineInline
+	}
 	b.engine = e
 	b.engineText = e.String()
-	if e == EngineThreads {
+	if e == EngineThreads || e == EngineInline {
 		return nil
 	}
 	err := uring.Probe()

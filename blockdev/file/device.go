@@ -10,17 +10,18 @@ import (
 // Device is an open file or block device.
 type Device struct {
 	*backing
-	// top is the backing, or a layer over it that aligns memory.
+	// top is the backing, or a layer over it that aligns memory, or that copies out of
+	// the stored bytes.
 	top blockdev.Device
 }
 
 func wrap(b *backing, aligned bool) (*Device, error) {
 	d := &Device{backing: b, top: b}
-	if b.align.mem == 0 || aligned && int64(b.align.mem) <= b.unit {
+	if b.align.mem == 0 && b.stored == nil || aligned && int64(b.align.mem) <= b.unit {
 		return d, nil
 	}
 	var err error
-	if d.top, err = bounce.New(b, bounce.Config{Aligned: b.align.mem}); err != nil {
+	if d.top, err = bounce.New(b, bounce.Config{Aligned: max(1, b.align.mem)}); err != nil {
 		return nil, fmt.Errorf("align memory: %w", err)
 	}
 	return d, nil

@@ -23,6 +23,10 @@ func (b *backing) chooseDirect(o Options) error {
 		b.directText = "buffered"
 		return nil
 	}
+	if b.inMemory && o.Direct == DirectAuto {
+		b.directText = "in memory"
+		return nil
+	}
 	err := b.tryDirect()
 	if err == nil {
 		b.directText = fmt.Sprintf("direct (memory aligned to %d, offsets to %d)", b.align.mem, b.align.offset)

@@ -21,10 +21,23 @@
 //
 // # Engines
 //
-// Two engines run the same requests: io_uring, one system call for a batch, no
-// lock and no allocation on the way; and a bounded pool of goroutines for each
-// queue with preadv2 and pwritev2, for hosts without io_uring. Auto takes io_uring
-// if a probe of it succeeds. [Device.Describe] says what was chosen and why.
+// Three engines run the same requests: io_uring, one system call for a batch, no
+// lock and no allocation on the way; a bounded pool of goroutines for each
+// queue with preadv2 and pwritev2, for hosts without io_uring; and the same calls made
+// inline, on the queue's thread. Auto takes the last for a file whose data is in memory
+// (tmpfs, ramfs), where a call takes less than it takes to have it made elsewhere
+// (docs/performance.md has the figures), else io_uring if a probe of it succeeds.
+// [Device.Describe] says what was chosen and why.
+//
+// With io_uring the file is registered, and so is the memory that the submitter names
+// in blockdev.QueueConfig.
+//
+// # Files in memory
+//
+// A file in memory that is served inline is mapped, and its queues are blockdev.Viewers,
+// for reading. Only pages that hold data are shown: to look at a hole through a mapping
+// would fill it. Writes are system calls, of which a process that is killed leaves each
+// page done or not begun.
 //
 // # Direct I/O
 //

@@ -22,6 +22,8 @@ var variants = []struct {
 	{"uring direct", Options{Engine: EngineUring, Direct: DirectOn}},
 	{"uring buffered", Options{Engine: EngineUring, Direct: DirectOff}},
 	{"threads direct", Options{Engine: EngineThreads, Direct: DirectOn}},
+	{"inline direct", Options{Engine: EngineInline, Direct: DirectOn}},
+	{"inline buffered", Options{Engine: EngineInline, Direct: DirectOff}},
 	{"threads buffered", Options{Engine: EngineThreads, Direct: DirectOff}},
 }
 

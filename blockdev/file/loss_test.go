@@ -59,6 +59,7 @@ func TestFailingDevice(t *testing.T) {
 			needEngine(t, e)
 			drv := drive(t, open(t, lossy(t), Options{Engine: e, Direct: DirectOn}), 4)
 			small, large := rw(blockdev.Write, 0, make([]byte, 4096)), rw(blockdev.Write, 1<<20, make([]byte, 3<<20))
+			drv.Must(rw(blockdev.Write, 0, make([]byte, 4096))) // has its space from now on
 			drv.Run(small, large, rw(blockdev.Read, 0, make([]byte, 4096)))
 			if small.Err != nil || large.Err != unix.EIO && large.Err != unix.ENOSPC {
 				t.Errorf("a small write %v, a large one %v", small.Err, large.Err)

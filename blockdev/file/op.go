@@ -34,6 +34,25 @@ type call struct {
 	rwf  uint32       // flags of reads and writes
 }
 
+// do makes the call, and returns its count or a negative errno.
+func (c *call) do(fd int) int32 {
+	var err error
+	switch c.kind {
+	case callRead:
+		return preadv2(fd, c.iov, c.off, c.rwf)
+	case callWrite, callZeros:
+		return pwritev2(fd, c.iov, c.off, c.rwf)
+	case callAllocate:
+		err = unix.Fallocate(fd, c.mode, c.off, c.n)
+	case callSync:
+		err = unix.Fdatasync(fd)
+	}
+	if errno, ok := err.(unix.Errno); ok {
+		return -int32(errno)
+	}
+	return 0
+}
+
 // op takes one request through the system calls that it needs, one at a time. An
 // engine makes the call that begin or advance has left in call and passes the
 // result to advance, until one of them says that the request is complete:

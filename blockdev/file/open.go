@@ -73,7 +73,7 @@ func openPath(path string, o Options) (f *os.File, block bool, err error) {
 }
 
 // newDevice takes f over once it succeeds.
-func newDevice(f *os.File, block bool, o Options) (*Device, error) {
+func newDevice(f *os.File, block bool, o Options) (_ *Device, err error) {
 	b := &backing{file: f, fd: int(f.Fd()), block: block, offset: o.Offset, unit: int64(o.LogicalBlockSize), ringEntries: maxRingEntries}
 	if o.Lock {
 		if err := b.lock(o); err != nil {
@@ -83,12 +83,16 @@ func newDevice(f *os.File, block bool, o Options) (*Device, error) {
 	if err := b.measure(o); err != nil {
 		return nil, err
 	}
+	if b.inMemory, err = isInMemory(b.fd, block); err != nil {
+		return nil, err
+	}
 	if err := b.chooseDirect(o); err != nil {
 		return nil, err
 	}
 	if err := b.chooseEngine(o.Engine); err != nil {
 		return nil, err
 	}
+	b.mapStore()
 	b.probeFeatures()
 	return wrap(b, o.AlignedMemory)
 }

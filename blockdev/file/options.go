@@ -11,12 +11,17 @@ import (
 type Engine int
 
 const (
-	// EngineAuto takes io_uring if the host offers it, else threads.
+	// EngineAuto makes calls inline for a file that is in memory, takes io_uring for
+	// others if the host offers it, else threads.
 	EngineAuto Engine = iota
 	// EngineUring is io_uring.
 	EngineUring
 	// EngineThreads is a pool of threads.
 	EngineThreads
+	// EngineInline makes the calls on the queue's own thread. For files that are in
+	// memory, where a call is done sooner than another thread or the kernel could be
+	// told of it.
+	EngineInline
 )
 
 // String is the engine's name.
@@ -28,6 +33,8 @@ func (e Engine) String() string {
 		return "io_uring"
 	case EngineThreads:
 		return "threads"
+	case EngineInline:
+		return "inline"
 	}
 	return fmt.Sprintf("Engine(%d)", int(e))
 }

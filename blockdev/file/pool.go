@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"sealblk/internal/eventfd"
 )
 
@@ -43,7 +41,7 @@ func newPool(b *backing, depth int) (*pool, error) {
 
 func (p *pool) work() {
 	for o := range p.todo {
-		for !o.advance(p.do(&o.call)) {
+		for !o.advance(o.call.do(p.fd)) {
 		}
 		p.complete(o)
 	}
@@ -56,24 +54,6 @@ func (p *pool) complete(o *op) {
 	if len(p.done) == 1 {
 		must(p.wake.Signal())
 	}
-}
-
-func (p *pool) do(c *call) int32 {
-	var err error
-	switch c.kind {
-	case callRead:
-		return preadv2(p.fd, c.iov, c.off, c.rwf)
-	case callWrite, callZeros:
-		return pwritev2(p.fd, c.iov, c.off, c.rwf)
-	case callAllocate:
-		err = unix.Fallocate(p.fd, c.mode, c.off, c.n)
-	case callSync:
-		err = unix.Fdatasync(p.fd)
-	}
-	if errno, ok := err.(unix.Errno); ok {
-		return -int32(errno)
-	}
-	return 0
 }
 
 func (p *pool) start(o *op) { p.waiting = append(p.waiting, o) }

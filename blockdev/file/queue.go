@@ -32,7 +32,8 @@ type queue struct {
 	done ready.List
 }
 
-func newQueue(b *backing, depth int) (*queue, error) {
+func newQueue(b *backing, cfg blockdev.QueueConfig) (*queue, error) {
+	depth := max(1, cfg.Depth)
 	q := &queue{dev: b, info: b.Info(), ops: make([]op, depth), done: ready.New(depth)}
 	iov := make([]unix.Iovec, depth*iovInitial)
 	for i := range q.ops {
@@ -40,9 +41,12 @@ func newQueue(b *backing, depth int) (*queue, error) {
 		q.free = append(q.free, &q.ops[i])
 	}
 	var err error
-	if b.engine == EngineUring {
-		q.eng, err = newRing(b, q.ops)
-	} else {
+	switch b.engine {
+	case EngineUring:
+		q.eng, err = newRing(b, q.ops, cfg.Memory)
+	case EngineInline:
+		q.eng = newInline(b.fd, depth)
+	default:
 		q.eng, err = newPool(b, depth)
 	}
 	if err != nil {

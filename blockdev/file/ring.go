@@ -31,9 +31,10 @@ type ring struct {
 	// inflight counts calls that were started and have not been completed.
 	inflight int
 	cqes     [64]uring.CQE
+	pinned   pinned
 }
 
-func newRing(b *backing, ops []op) (*ring, error) {
+func newRing(b *backing, ops []op, memory [][]byte) (*ring, error) {
 	entries := min(len(ops), b.ringEntries)
 	r, err := uring.New(uring.Config{Entries: entries, Completions: 2 * len(ops)})
 	if err != nil {
@@ -42,7 +43,9 @@ func newRing(b *backing, ops []op) (*ring, error) {
 	if err := r.RegisterFiles(int32(b.fd)); err != nil {
 		return nil, errors.Join(err, r.Close())
 	}
-	return &ring{ring: r, ops: ops, file: uring.Fixed(0), backlog: make([]*op, 0, len(ops))}, nil
+	e := &ring{ring: r, ops: ops, file: uring.Fixed(0), backlog: make([]*op, 0, len(ops))}
+	e.pinned = pin(r, memory)
+	return e, nil
 }
 
 func (e *ring) start(o *op) {
@@ -68,6 +71,14 @@ func (e *ring) prepare(o *op) bool {
 
 func (e *ring) fill(s *uring.SQE, o *op) {
 	c, data := &o.call, o.index
+	if i, ok := e.pinned.find(c); ok {
+		if c.kind == callRead {
+			s.ReadFixed(e.file, &c.iov[0], i, c.off, c.rwf, data)
+		} else {
+			s.WriteFixed(e.file, &c.iov[0], i, c.off, c.rwf, data)
+		}
+		return
+	}
 	switch c.kind {
 	case callRead:
 		s.Readv(e.file, c.iov, c.off, c.rwf, data)

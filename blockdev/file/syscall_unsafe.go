@@ -21,6 +21,18 @@ func transfer(trap uintptr, fd int, iov []unix.Iovec, off int64, flags uint32) i
 	// The offset is two words, of which a 64-bit kernel reads the first alone.
 	n, _, errno := unix.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)),
 		uintptr(off), uintptr(uint64(off)>>32), uintptr(flags))
+	return result(n, errno)
+}
+
+// transferBriefly is transfer for a call that is known to be short: the scheduler is
+// not told of it, which saves about as much time as moving 4 KiB takes.
+func transferBriefly(trap uintptr, fd int, iov []unix.Iovec, off int64, flags uint32) int32 {
+	n, _, errno := unix.RawSyscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)),
+		uintptr(off), uintptr(uint64(off)>>32), uintptr(flags))
+	return result(n, errno)
+}
+
+func result(n uintptr, errno unix.Errno) int32 {
 	if errno != 0 {
 		return -int32(errno)
 	}

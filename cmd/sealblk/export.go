@@ -37,7 +37,7 @@ func (a *app) exportCommand() *cli.Command {
 			&cli.BoolFlag{Name: "read-only", Usage: "let the guest read only"},
 			&cli.BoolFlag{Name: "incoming", Usage: "stand by for a VM that migrates here: the disk may be in use elsewhere until the VM starts"},
 			&cli.StringFlag{Name: "blk-file", Usage: "serve a plain `FILE`: no catalogue, no encryption"},
-			&cli.StringFlag{Name: "io-engine", Usage: "how files are read and written: auto, uring or threads", Value: "auto"},
+			&cli.StringFlag{Name: "io-engine", Usage: "how files are read and written: auto, uring, threads, or inline (for files in memory)", Value: "auto"},
 			&cli.DurationFlag{Name: "poll-max", Usage: "longest `TIME` to look for requests before a queue's thread sleeps; 0 saves processor time", Value: vhost.DefaultPollMax},
 			&cli.BoolFlag{Name: "print-capabilities", Usage: "print what this back-end can do, as JSON, and exit"},
 		},
@@ -129,8 +129,10 @@ func engine(name string) (file.Engine, error) {
 		return file.EngineUring, nil
 	case "threads":
 		return file.EngineThreads, nil
+	case "inline":
+		return file.EngineInline, nil
 	}
-	return 0, usagef("--io-engine %q: use auto, uring or threads", name)
+	return 0, usagef("--io-engine %q: use auto, uring, threads or inline", name)
 }
 
 func socketPath(c *cli.Context, catalogue *disk.Catalogue, o worker.Options) (string, error) {
