@@ -38,8 +38,8 @@
 // The region comes from the front-end and may hold anything. Each word is read once
 // and checked: an index outside the queue, a batch longer than the queue, another
 // version, size or unknown feature is an error and nothing is served on the strength of
-// it. The file behind it is a memfd that is sealed against shrinking, by us if nobody
-// did it before, so that no access can fail.
+// it. The file behind it is a memfd, not of huge pages, that is sealed against shrinking,
+// by us if nobody did it before, so that no access can fail.
 //
 // Sources: vhost-user protocol (QEMU docs/interop/vhost-user.rst), "Inflight I/O
 // tracking" and "Inflight description". That each queue's part begins at a multiple of

@@ -77,7 +77,7 @@ func (r *Region) open(d *protocol.Inflight) error {
 
 // checkFile refuses what could not be mapped, or would fault when used.
 func checkFile(fd int, d *protocol.Inflight, n int) error {
-	if err := sealFile(fd); err != nil {
+	if err := errors.Join(sealFile(fd), refuseHuge(fd)); err != nil {
 		return err
 	}
 	var st unix.Stat_t
@@ -105,6 +105,20 @@ func sealFile(fd int) error {
 	}
 	if err != nil {
 		return fmt.Errorf("seal file against shrinking: %w: %w", ErrFile, err)
+	}
+	return nil
+}
+
+// refuseHuge refuses files of huge pages. A hole can be punched in a sealed file; in
+// other files it reads as zeros, but for a huge page there may be no memory left, which
+// is a fault.
+func refuseHuge(fd int) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return fmt.Errorf("stat file system: %w", err)
+	}
+	if fs.Type == unix.HUGETLBFS_MAGIC {
+		return fmt.Errorf("file of huge pages: %w", ErrFile)
 	}
 	return nil
 }

@@ -144,6 +144,14 @@ func TestOpenRefuses(t *testing.T) {
 		{"wraps", func(d *protocol.Inflight) { d.MmapOffset, d.MmapSize = -page, 2*page }, sealable, ErrFile},
 		{"misaligned", func(d *protocol.Inflight) { d.MmapOffset = 64 }, sealable, ErrFile},
 		{"cannot be sealed", func(*protocol.Inflight) {}, func(t *testing.T) int { return memfd(t, 8192, 0) }, ErrFile},
+		{"huge pages", func(*protocol.Inflight) {}, func(t *testing.T) int {
+			fd, err := unix.MemfdCreate("region", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_HUGETLB)
+			if err != nil {
+				leaktest.Missing(t, "huge page memfds: "+err.Error())
+			}
+			must(t, unix.Ftruncate(fd, 2<<20))
+			return fd
+		}, ErrFile},
 		{"no memory at all", func(*protocol.Inflight) {}, func(t *testing.T) int {
 			fd, err := unix.Open(os.DevNull, unix.O_RDWR|unix.O_CLOEXEC, 0)
 			must(t, err)
