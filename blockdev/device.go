@@ -103,6 +103,9 @@ type Queue interface {
 	// work, or -1 for a queue whose requests are complete when Push returns. The
 	// queue owns it, and clears its readiness in Poll.
 	WaitFD() int
-	// Close frees the queue. No request may be in flight.
+	// Close frees the queue. Requests in flight are given up: they never complete,
+	// and what they were to write may be written or not. When Close returns nothing
+	// touches their buffers any more. It may be called after a method panicked over
+	// memory that is gone.
 	Close() error
 }

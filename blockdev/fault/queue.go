@@ -39,6 +39,7 @@ type queue struct {
 	limbo []late
 	event *eventfd.FD // nil unless Async
 	wait  int         // epoll of event and the queue below, or its WaitFD
+	mine  int         // requests that have not been handed back
 }
 
 func newQueue(d *Device, lower blockdev.Queue, depth int) (*queue, error) {
@@ -111,6 +112,7 @@ func (q *queue) clearWake() {
 }
 
 func (q *queue) Submit(reqs ...*blockdev.Request) {
+	q.mine += len(reqs)
 	for _, r := range reqs {
 		v, hook := q.dev.admit(r)
 		if hook != nil && v.err == nil {
@@ -192,6 +194,7 @@ func (q *queue) Poll(done []*blockdev.Request) int {
 	if len(q.pool) > 0 && !held {
 		q.wake()
 	}
+	q.mine -= n
 	return n
 }
 
@@ -268,17 +271,34 @@ func (q *queue) pick() int {
 
 func (q *queue) WaitFD() int { return q.wait }
 
+// Close waits for requests in flight, as long as they are held, and tells of them: a
+// test knows whether it gave up any.
 func (q *queue) Close() error {
+	var errs [4]error
+	if q.mine > 0 {
+		errs[0] = errors.New("close queue: requests are in flight")
+	}
+	errs[1] = q.giveUp()
 	q.dev.mu.Lock()
 	delete(q.dev.queues, q)
 	q.dev.mu.Unlock()
-	var errs [3]error
 	if q.dev.opts.Async {
-		errs[0] = q.closeEvents()
+		errs[2] = q.closeEvents()
 	}
-	if len(q.pool)+len(q.limbo)+len(q.fates) > 0 {
-		errs[1] = errors.New("close queue: requests are in flight")
-	}
-	errs[2] = q.lower.Close()
+	errs[3] = q.lower.Close()
 	return errors.Join(errs[:]...)
+}
+
+func (q *queue) giveUp() error {
+	q.Push()
+	for q.mine > 0 && q.event != nil {
+		if q.Poll(q.tmp) > 0 {
+			continue
+		}
+		ready := []unix.PollFd{{Fd: int32(q.wait), Events: unix.POLLIN}}
+		if _, err := unix.Poll(ready, -1); err != nil && err != unix.EINTR {
+			return err
+		}
+	}
+	return nil
 }

@@ -68,3 +68,22 @@ func TestFailingDevice(t *testing.T) {
 		})
 	}
 }
+
+// TestMemoryThatIsGoneLosesNoData: a write whose buffer cannot be read fails, and tells
+// nothing about the writes before it: a flush is as good as ever.
+func TestMemoryThatIsGoneLosesNoData(t *testing.T) {
+	eachVariant(t, func(t *testing.T, o Options) {
+		drv := drive(t, open(t, image(t, 1<<20), o), 1)
+		gone, err := unix.Mmap(-1, 0, 4096, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Munmap(gone)
+		r := rw(blockdev.Write, 0, gone)
+		r.FUA = true
+		if err := drv.Do(r); err != unix.EFAULT {
+			t.Errorf("a write from memory that is not there: %v", err)
+		}
+		drv.Must(&blockdev.Request{Op: blockdev.Flush})
+	})
+}

@@ -197,15 +197,18 @@ func (o *op) failed(errno unix.Errno) bool {
 		return false
 	case o.call.kind == callAllocate && cannot(errno):
 		return o.withoutAllocate()
-	case o.syncs():
+	case o.syncs(errno):
 		o.dev.lost.Store(true)
 	}
 	return o.end(errno)
 }
 
-// syncs tells whether the failure of the call may be that of earlier writes, of which
-// the kernel tells once.
-func (o *op) syncs() bool {
+// syncs tells whether a failure of the call may be that of earlier writes, of which
+// the kernel tells once. EFAULT is about the submitter's memory.
+func (o *op) syncs(errno unix.Errno) bool {
+	if errno == unix.EFAULT {
+		return false
+	}
 	return o.call.kind == callSync ||
 		o.call.kind == callWrite && o.call.rwf&unix.RWF_DSYNC != 0 && o.dev.align.mem == 0
 }

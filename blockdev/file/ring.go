@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"sealblk/internal/uring"
 )
 
@@ -155,4 +157,24 @@ func (e *ring) completed(q *queue, c uring.CQE) {
 
 func (e *ring) waitFD() int { return e.ring.FD() }
 
-func (e *ring) close() error { return e.ring.Close() }
+// close waits for the calls that the kernel has, and makes no others.
+func (e *ring) close() error {
+	return errors.Join(e.drain(), e.ring.Close())
+}
+
+func (e *ring) drain() error {
+	for e.inflight > e.ring.Pending() {
+		n, err := e.ring.Peek(e.cqes[:])
+		if err != nil {
+			return fmt.Errorf("wait for calls in flight: %w", err)
+		}
+		if e.inflight -= n; n > 0 {
+			continue
+		}
+		ready := []unix.PollFd{{Fd: int32(e.ring.FD()), Events: unix.POLLIN}}
+		if _, err := unix.Poll(ready, -1); err != nil && err != unix.EINTR {
+			return fmt.Errorf("wait for calls in flight: %w", err)
+		}
+	}
+	return nil
+}

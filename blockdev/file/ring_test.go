@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -59,6 +60,57 @@ func TestRefusedSubmissionsAreNotLost(t *testing.T) {
 	}
 	if !bytes.Equal(got, want) {
 		t.Error("the device differs from what was written")
+	}
+}
+
+// late is a ring whose completions nobody sees before release is closed.
+type late struct {
+	kernelRing
+	release chan struct{}
+	closed  bool
+}
+
+func (l *late) Peek(dst []uring.CQE) (int, error) {
+	select {
+	case <-l.release:
+		return l.kernelRing.Peek(dst)
+	default:
+		return 0, nil
+	}
+}
+
+func (l *late) Close() error {
+	l.closed = true
+	return l.kernelRing.Close()
+}
+
+// TestCloseWaitsForCallsInFlight: after Close the kernel touches no buffer any more.
+// A call that it has not taken is never made.
+func TestCloseWaitsForCallsInFlight(t *testing.T) {
+	d := uringDevice(t, 1<<20)
+	q, err := d.OpenQueue(blockdev.QueueConfig{Depth: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eng := q.(*queue).eng.(*ring)
+	l := &late{kernelRing: eng.ring, release: make(chan struct{})}
+	eng.ring = l
+	q.Submit(rw(blockdev.Write, 0, make([]byte, 4096)), rw(blockdev.Read, 0, make([]byte, 4096)))
+	q.Push()
+	q.Submit(rw(blockdev.Read, 4096, make([]byte, 4096)))
+	closed := make(chan error)
+	go func() { closed <- q.Close() }()
+	select {
+	case <-closed:
+		t.Fatal("closed with calls in flight")
+	case <-time.After(20 * time.Millisecond):
+	}
+	if l.closed {
+		t.Error("the ring went before its calls")
+	}
+	close(l.release)
+	if err := <-closed; err != nil || !l.closed {
+		t.Fatal(err)
 	}
 }
 
