@@ -15,6 +15,22 @@ func scrubStack() {
 	clearVectors()
 }
 
+// faultDepth is more stack than an engine and the panic of a fault in it need.
+const faultDepth = 16 << 10
+
+// Scrub wipes what a fault in Encrypt or Decrypt left of the key in vector registers
+// and on the stack of this goroutine: in mapped memory, say, that vanished. It is for a
+// caller who recovers the panic, and calls it once before as well: the stack grows then,
+// and there is no copy of it with key material. The kernel's copy of the registers on
+// the thread's signal stack is not within its reach.
+//
+//go:noinline
+func Scrub() {
+	var pad [faultDepth]byte
+	wipe(pad[:])
+	clearAllVectors()
+}
+
 // wipe is not inlined, so that the compiler cannot tell that nobody reads p.
 //
 //go:noinline

@@ -30,6 +30,17 @@ func expandAESNI(keys, key *byte)
 // clearVectors sets X0 to X15 to zero.
 func clearVectors()
 
+// clearWide sets Y0 to Y15 to zero. It needs AVX.
+func clearWide()
+
+// clearAllVectors clears what a kernel that did not come to its end left.
+func clearAllVectors() {
+	clearVectors()
+	if hasAESNI() { // which AVX is a part of
+		clearWide()
+	}
+}
+
 func expand(e engine, s *state, key *[KeySize]byte) {
 	if e == engineGeneric {
 		expandGeneric(s, key)

@@ -5162,6 +5162,12 @@ TEXT ·clearVectors(SB), NOSPLIT, $0
 	PXOR X15, X15
 	RET
 
+// func clearWide()
+// Requires: AVX
+TEXT ·clearWide(SB), NOSPLIT, $0
+	VZEROALL
+	RET
+
 // func cpuid(leaf uint32, subleaf uint32) (eax uint32, ebx uint32, ecx uint32, edx uint32)
 // Requires: CPUID
 TEXT ·cpuid(SB), NOSPLIT, $0-24

@@ -16,3 +16,5 @@ func decryptUnits(_ engine, s *state, dst, src *byte, units, unitSize, lo, hi ui
 
 // clearVectors can do nothing without assembly.
 func clearVectors() {}
+
+func clearAllVectors() {}

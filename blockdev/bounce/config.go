@@ -19,6 +19,13 @@ type Transform interface {
 	Incoming(dst, src []byte, offset int64)
 }
 
+// Interruptible is a Transform that wants to know when a queue is closed with requests
+// in flight: a fault in the submitter's memory may have cut Outgoing or Incoming short,
+// on the goroutine that calls Interrupted now.
+type Interruptible interface {
+	Interrupted() error
+}
+
 // Policy says what becomes of a Discard or WriteZeroes.
 type Policy uint8
 

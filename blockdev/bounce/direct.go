@@ -55,6 +55,7 @@ func (q *queue) caught(err *error) {
 		*err = blockdev.ErrShort
 		return
 	}
+	q.cut = true
 	panic(p)
 }
 

@@ -36,7 +36,7 @@
 // a unit of the transform lies across buffers it is transformed in bounce memory
 // and then copied. Nothing is read back from them. A fault in such memory (a
 // truncated file below it) panics where the process has asked for that
-// (debug.SetPanicOnFault); the queue cannot be used after it.
+// (debug.SetPanicOnFault); the queue can only be closed after it.
 //
 // # Threading and failure
 //

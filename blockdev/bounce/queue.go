@@ -49,6 +49,7 @@ type queue struct {
 	sent  bool                // the lower queue has requests that were not pushed
 	ahead int64               // bytes that were prepared and not pushed
 	done  ready.List
+	cut   bool // a fault in the submitter's memory ended what no parent stands for
 }
 
 func newQueue(d *Device, lower blockdev.Queue, mem arena, depth int) *queue {
@@ -141,9 +142,14 @@ func (q *queue) flow() {
 // WaitFD is that of the lower queue.
 func (q *queue) WaitFD() int { return q.lower.WaitFD() }
 
-// Close closes the lower queue and frees the bounce memory.
+// Close closes the lower queue, which has no more to do with the bounce memory then,
+// and frees that.
 func (q *queue) Close() error {
-	return errors.Join(q.lower.Close(), q.mem.free())
+	var err error
+	if t, ok := q.transform.(Interruptible); ok && (q.cut || len(q.slots) < len(q.parents)) {
+		err = t.Interrupted()
+	}
+	return errors.Join(err, q.lower.Close(), q.mem.free())
 }
 
 // below puts a request on its way to the lower queue.

@@ -77,8 +77,10 @@ func newDevice(lower blockdev.Device, x *cipher.XTS, opts Options, cfg bounce.Co
 // Info is that of the lower device, in blocks of at least one data unit.
 func (d *Device) Info() blockdev.Info { return d.layer.Info() }
 
-// OpenQueue opens a queue of the lower device and the bounce memory over it.
+// OpenQueue opens a queue of the lower device and the bounce memory over it. It is
+// called on the goroutine that is going to use the queue.
 func (d *Device) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
+	cipher.Scrub() // for Interrupted
 	return d.layer.OpenQueue(cfg)
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"sealblk/cipher"
+	"sealblk/internal/sigmask"
 )
 
 // transform is the cipher as package bounce calls it.
@@ -37,6 +38,14 @@ func (t *transform) Incoming(dst, src []byte, offset int64) {
 			clear(dst[at : at+t.unit])
 		}
 	}
+}
+
+// Interrupted wipes what the cipher may have left of the key when it was cut short by a
+// fault in guest memory: in registers, on the stack, and, where the kernel saved the
+// registers, on the thread's signal stack.
+func (t *transform) Interrupted() error {
+	cipher.Scrub()
+	return sigmask.Scrub()
 }
 
 var zeros [cipher.UnitMax]byte

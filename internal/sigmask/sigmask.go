@@ -7,6 +7,7 @@
 package sigmask
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 
@@ -50,6 +51,25 @@ func Do(f func() error) error {
 	}
 	defer restore()
 	return f()
+}
+
+// Scrub overwrites what the last signal left on this thread's signal stack, which is
+// the registers as they were then, with those of now: after a fault in code that had
+// keys in them, on the goroutine that Block locked to the thread.
+func Scrub() error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var harmless, before unix.Sigset_t // Go's own, to preempt
+	harmless.Val[(unix.SIGURG-1)/64] |= 1 << ((unix.SIGURG - 1) % 64)
+	err := unix.PthreadSigmask(unix.SIG_UNBLOCK, &harmless, &before)
+	if err == nil {
+		err = unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGURG)
+		err = errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
+	}
+	if err != nil {
+		return fmt.Errorf("scrub signal stack: %w", err)
+	}
+	return nil
 }
 
 func clear(set *unix.Sigset_t, s unix.Signal) {

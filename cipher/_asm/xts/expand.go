@@ -79,3 +79,11 @@ func clearVectors() {
 	}
 	RET()
 }
+
+// clearWide generates the same for registers of the widest kernel, of which PXOR leaves
+// the upper half as it is. It needs AVX.
+func clearWide() {
+	TEXT("clearWide", attr.NOSPLIT, "func()")
+	VZEROALL()
+	RET()
+}

@@ -13,6 +13,7 @@ func main() {
 		kernel{width: w, decrypt: true}.generate()
 	}
 	clearVectors()
+	clearWide()
 	probes()
 	Generate()
 }
