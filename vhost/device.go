@@ -64,6 +64,8 @@ type Queue interface {
 	// WaitFD polls readable when Poll may have work; -1 if nothing is in flight
 	// after Push.
 	WaitFD() int
-	// Close frees the queue. No request is in flight.
+	// Close frees the queue. Requests are in flight only if guest memory is gone, be it
+	// that a method panicked over that: they are given up, and when Close returns
+	// nothing touches their chains any more.
 	Close() error
 }

@@ -62,10 +62,12 @@
 // At the end of a session, whatever ended it, requests in flight are completed,
 // memory is unmapped, and every descriptor that was received is closed.
 //
-// A front-end can truncate the file behind its memory at any time. A worker that
-// runs into that ends the session with [ErrMemoryFault]. If after that a request
-// cannot be accounted for, the memory stays mapped and [Serve] ends too, with
-// [ErrAbandoned]: the process should exit.
+// A front-end can truncate the file behind its memory at any time. Where the kernel
+// runs into that, on behalf of a request, the request fails. A worker that runs into it
+// ends the session with [ErrMemoryFault]: what is in flight on its ring is given up, once
+// nothing can touch the memory any more, and the next front-end is served. A write
+// that was given up has been carried out, in part or not at all, as at the end of a
+// process; it is in the in-flight region still.
 //
 // Sources: vhost-user protocol (QEMU docs/interop/vhost-user.rst); VIRTIO 1.3.
 package vhost

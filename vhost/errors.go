@@ -28,13 +28,8 @@ var (
 	ErrRingValue = errors.New("value is out of range for a ring")
 )
 
-var (
-	// ErrMemoryFault: guest memory vanished under an access (a truncated file).
-	ErrMemoryFault = errors.New("guest memory is gone: its file was truncated")
-	// ErrAbandoned: a request in flight cannot be accounted for, so what it uses
-	// cannot be freed.
-	ErrAbandoned = errors.New("request in flight is lost")
-)
+// ErrMemoryFault: guest memory vanished under an access (a truncated file).
+var ErrMemoryFault = errors.New("guest memory is gone: its file was truncated")
 
 // breaksProtocol tells whether there is no point in going on with the front-end.
 func breaksProtocol(err error) bool {

@@ -107,7 +107,7 @@ func (s *session) acknowledge(m *protocol.Message, failed error) error {
 	}
 	header := protocol.NewHeader(protocol.Request(m.Request), protocol.FlagReply)
 	err := s.conn.WriteMessage(header, protocol.AppendU64(s.reply[:0], status))
-	if err != nil || failed != nil && (breaksProtocol(failed) || errors.Is(failed, ErrAbandoned)) {
+	if err != nil || failed != nil && breaksProtocol(failed) {
 		return errors.Join(failed, err)
 	}
 	if failed != nil {

@@ -2,7 +2,6 @@ package vhost
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -30,9 +29,8 @@ func (o *Options) logger() *slog.Logger {
 }
 
 // Serve accepts front-ends and serves one at a time, the next when the one before
-// is gone. It returns nil when the context is done, after the requests in flight;
-// an error when it cannot accept any more, or ErrAbandoned. The listener stays the
-// caller's.
+// is gone. It returns nil when the context is done, after the requests in flight,
+// and an error when it cannot accept any more. The listener stays the caller's.
 func Serve(ctx context.Context, ln *net.UnixListener, dev Device, opts Options) error {
 	stop := context.AfterFunc(ctx, func() { _ = ln.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -44,11 +42,7 @@ func Serve(ctx context.Context, ln *net.UnixListener, dev Device, opts Options) 
 			}
 			return fmt.Errorf("accept front-end: %w", err)
 		}
-		err = ServeConn(ctx, conn, dev, opts)
-		if errors.Is(err, ErrAbandoned) {
-			return fmt.Errorf("end session: %w", err)
-		}
-		logEnd(opts.logger(), err)
+		logEnd(opts.logger(), ServeConn(ctx, conn, dev, opts))
 	}
 	return nil
 }

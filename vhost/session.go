@@ -211,8 +211,7 @@ func (s *session) failure() error {
 	return s.fault
 }
 
-// close drains all rings and gives back everything. What an abandoned request may
-// still touch is not freed.
+// close drains all rings and gives back everything.
 func (s *session) close() error {
 	err := s.haltAll()
 	for i := range s.rings {
@@ -221,11 +220,7 @@ func (s *session) close() error {
 	s.backend.close()
 	s.dirtyCall.close()
 	s.message.Files.CloseAll()
-	err = errors.Join(err, s.conn.Close(), s.wake.Close(), s.region.Close())
-	if errors.Is(err, ErrAbandoned) {
-		return err
-	}
-	return errors.Join(err, s.table.Close(), s.dirtyLog.Close())
+	return errors.Join(err, s.conn.Close(), s.wake.Close(), s.region.Close(), s.table.Close(), s.dirtyLog.Close())
 }
 
 func (s *session) haltAll() error {

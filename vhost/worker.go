@@ -60,9 +60,7 @@ type worker struct {
 	inFlight int
 	stopping bool
 	broken   bool
-	// abandoned: not all requests in flight could be accounted for.
-	abandoned bool
-	next      uint16 // where the ring goes on
+	next     uint16 // where the ring goes on
 
 	poller  poller
 	polls   [3]unix.PollFd
@@ -104,11 +102,7 @@ func (w *worker) do(f func()) {
 func (w *worker) stop() (next uint16, err error) {
 	w.do(func() { w.stopping = true })
 	<-w.exited
-	err = w.control.Close()
-	if w.abandoned {
-		err = ErrAbandoned
-	}
-	return w.next, err
+	return w.next, w.control.Close()
 }
 
 func (w *worker) main(ready chan<- error) {
@@ -129,6 +123,7 @@ func (w *worker) main(ready chan<- error) {
 	}
 	if fault := w.guard(w.serve); fault != nil {
 		w.survive(fault)
+		return
 	}
 	w.close()
 }
@@ -161,9 +156,6 @@ func (w *worker) open() error {
 }
 
 func (w *worker) close() {
-	if w.abandoned {
-		return // the device may still use the queue
-	}
 	if err := w.dev.Close(); err != nil {
 		w.log.Warn("closing the queue of the device failed", "err", err)
 	}

@@ -17,6 +17,8 @@ import (
 	"sealblk/blockdev/file"
 	"sealblk/blockdev/memory"
 	"sealblk/cipher"
+	"sealblk/internal/leaktest"
+	"sealblk/internal/uring"
 	"sealblk/vhost/blk"
 	"sealblk/vhost/conformance"
 	"sealblk/vhost/frontend"
@@ -46,8 +48,13 @@ func encrypted(t testing.TB, lower blockdev.Device) blockdev.Device {
 }
 
 // onFile is a device over a new file.
-func onFile(t testing.TB) blockdev.Device {
+func onFile(t testing.TB) blockdev.Device { return onFileBy(t, file.EngineAuto) }
+
+func onFileBy(t testing.TB, e file.Engine) blockdev.Device {
 	t.Helper()
+	if err := uring.Probe(); e == file.EngineUring && err != nil {
+		leaktest.Missing(t, err.Error())
+	}
 	path := filepath.Join(t.TempDir(), "image")
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -55,7 +62,7 @@ func onFile(t testing.TB) blockdev.Device {
 	if err := os.Truncate(path, capacity); err != nil {
 		t.Fatal(err)
 	}
-	dev, err := file.Open(path, file.Options{})
+	dev, err := file.Open(path, file.Options{Engine: e})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +85,20 @@ var stacks = map[string]func(t testing.TB) blockdev.Device{
 	"encrypted memory": func(t testing.TB) blockdev.Device { return closing(t, encrypted(t, newRAM(t))) },
 	"file":             func(t testing.TB) blockdev.Device { return closing(t, onFile(t)) },
 	"encrypted file":   func(t testing.TB) blockdev.Device { return closing(t, encrypted(t, onFile(t))) },
+}
+
+// engines are those over both ways to reach a file.
+var engines = map[string]func(t testing.TB) blockdev.Device{
+	"memory":           stacks["memory"],
+	"encrypted memory": stacks["encrypted memory"],
+	"threads":          func(t testing.TB) blockdev.Device { return closing(t, onFileBy(t, file.EngineThreads)) },
+	"io_uring":         func(t testing.TB) blockdev.Device { return closing(t, onFileBy(t, file.EngineUring)) },
+	"encrypted threads": func(t testing.TB) blockdev.Device {
+		return closing(t, encrypted(t, onFileBy(t, file.EngineThreads)))
+	},
+	"encrypted io_uring": func(t testing.TB) blockdev.Device {
+		return closing(t, encrypted(t, onFileBy(t, file.EngineUring)))
+	},
 }
 
 func newRAM(t testing.TB) *memory.Device {

@@ -2,10 +2,10 @@ package conformance_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +13,11 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"sealblk/vhost"
 	"sealblk/vhost/conformance"
+	"sealblk/vhost/frontend"
 )
 
 // built: there is a program to remove.
@@ -38,7 +42,9 @@ type export struct {
 	args   []string
 	socket string
 	cmd    *exec.Cmd
-	stderr io.Closer
+	// log is what it says once it is ready; complete when logged is closed.
+	log    bytes.Buffer
+	logged chan struct{}
 }
 
 func (e *export) start() error {
@@ -54,12 +60,18 @@ func (e *export) start() error {
 	if err := e.cmd.Start(); err != nil {
 		return err
 	}
-	e.stderr = stderr
 	lines := bufio.NewScanner(stderr)
 	var said []string
 	for lines.Scan() {
 		if strings.Contains(lines.Text(), "ready:") {
-			go io.Copy(io.Discard, stderr)
+			e.log.Reset()
+			e.logged = make(chan struct{})
+			go func() {
+				defer close(e.logged)
+				for lines.Scan() {
+					fmt.Fprintln(&e.log, lines.Text())
+				}
+			}()
 			return nil
 		}
 		said = append(said, lines.Text())
@@ -70,6 +82,9 @@ func (e *export) start() error {
 // kill is the end of it: SIGKILL.
 func (e *export) kill() {
 	_ = e.cmd.Process.Kill()
+	if e.logged != nil {
+		<-e.logged
+	}
 	_ = e.cmd.Wait() // killed on purpose
 }
 
@@ -131,6 +146,58 @@ func TestExport(t *testing.T) {
 			conformWith(t, e.target(), patient)
 		})
 	}
+}
+
+// TestExportSurvivesTruncatedMemory: the program goes on, in its sandbox, and the
+// operator reads in one line what became of the session.
+func TestExportSurvivesTruncatedMemory(t *testing.T) {
+	for _, kind := range []string{"plain", "encrypted"} {
+		for _, engine := range []string{"uring", "threads"} {
+			t.Run(kind+", "+engine, func(t *testing.T) {
+				dir := t.TempDir()
+				create := []string{"--state-dir", dir, "disk", "create", "d", "--size", "48M"}
+				if kind == "encrypted" {
+					create = append(create, "--encrypted")
+				}
+				command(t, create...)
+				socket := filepath.Join(dir, "s")
+				e := run(t, socket, "--state-dir", dir, "export", "d", "--socket-path", socket, "--io-engine", engine)
+				o := patient
+				o.Select = func(c *conformance.Case) bool { return strings.Contains(c.Name(), "memory-that-is-truncated") }
+				for _, r := range conformance.Run(t.Context(), conformance.Target{Socket: socket}, o) {
+					if r.Result != conformance.Pass {
+						t.Errorf("%s: %s, %s", r.Name, r.Result, r.Detail)
+					}
+				}
+				takeAway(t, socket)
+				conformance.Healthy(t, conformance.Target{Socket: socket})
+				e.kill()
+				told := 0
+				for line := range strings.Lines(e.log.String()) {
+					if strings.Contains(line, vhost.ErrMemoryFault.Error()) {
+						told++
+					}
+				}
+				if told < 1 || told > 3 {
+					t.Errorf("%d lines about one session and two that may have been faster: %s", told, e.log.String())
+				}
+			})
+		}
+	}
+}
+
+// takeAway truncates the memory of an idle disk, kicks, and returns when the session is
+// over.
+func takeAway(t *testing.T, socket string) {
+	t.Helper()
+	d, err := frontend.Open(t.Context(), socket, frontend.Options{})
+	must(t, err)
+	must(t, unix.Ftruncate(d.Memory.Regions[0].FD, 0))
+	must(t, d.Queue(0).Kick.Signal())
+	if _, err := d.Session.Receive(); !errors.Is(err, frontend.ErrDisconnected) {
+		t.Errorf("the session goes on: %v", err)
+	}
+	_ = d.Close() // it is over
 }
 
 // TestExportReadOnly runs what a read-only disk leaves of the suite.

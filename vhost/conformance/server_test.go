@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -84,13 +83,7 @@ var patient = conformance.Options{Patience: 20 * time.Second, CaseTime: 40 * tim
 // conform runs the suite, each case as a test.
 func conform(t *testing.T, target conformance.Target) conformance.Report {
 	t.Helper()
-	o := patient
-	o.Select = func(c *conformance.Case) bool {
-		// A worker that loses its memory keeps it until its process ends, by design:
-		// see TestExport.
-		return !strings.Contains(c.Name(), "memory-that-is-truncated")
-	}
-	return conformWith(t, target, o)
+	return conformWith(t, target, patient)
 }
 
 func conformWith(t *testing.T, target conformance.Target, o conformance.Options) conformance.Report {
