@@ -6,9 +6,10 @@
 //
 // [Load] puts the program into the kernel and pins it, with the map of registered
 // processes, in a directory of bpffs: it works on without the process that loaded it,
-// until [Unload] or a reboot. [Register] adds a process, which leaves with its end;
-// no pid that is used again is guarded by mistake, because the entry belongs to the
-// kernel's task, not to its number. When Register returns, every later access is refused.
+// until [Unload] or a reboot. Unload returns when nothing is refused any more. [Register]
+// adds a process, which leaves with its end; no pid that is used again is guarded by
+// mistake, because the entry belongs to the kernel's task, not to its number. When
+// Register returns, every later access is refused.
 //
 // A child is not guarded by its parent's registration, though it has the parent's memory
 // until it executes a program: who registers a process sees to it that it forks nothing

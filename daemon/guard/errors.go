@@ -9,6 +9,8 @@ var (
 	ErrForbidden = errors.New("the kernel has BPF LSM and refuses to load its programs even to root: a policy of this machine forbids it")
 	// ErrNotLoaded: there is no guard to register with.
 	ErrNotLoaded = errors.New("the key guard is not loaded")
+	// ErrHeld: the guard is unloaded and the kernel has not let its program go.
+	ErrHeld = errors.New("the key guard has no pin any more and is still in the kernel: another process holds it (bpftool prog show)")
 	// ErrNotRoot: loading and registering take root.
 	ErrNotRoot = errors.New("the key guard needs root")
 	// ErrNoBPFFS: there is no BPF file system to pin the guard in.

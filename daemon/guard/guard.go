@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -20,6 +21,9 @@ const (
 	pinMap  = "guarded"
 	pinLink = "ptrace_access_check"
 )
+
+// patience is how long the kernel may take to let a program go.
+const patience = 10 * time.Second
 
 // Process is a registered process.
 type Process struct {
@@ -81,15 +85,57 @@ func isBPFFS(path string) bool {
 	return unix.Statfs(path, &st) == nil && st.Type == unix.BPF_FS_MAGIC
 }
 
-// Unload takes the guard out of the kernel. It is fine if there is none.
+// Unload takes the guard out of the kernel and waits until it refuses nothing any more.
+// It is fine if there is none.
 func Unload(dir string) error {
+	program, err := pinned(dir)
+	if err != nil && !errors.Is(err, ErrNotLoaded) {
+		return err
+	}
 	if err := unpin(dir); err != nil {
 		return err
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("unload key guard: %w", err)
 	}
-	return nil
+	if program == 0 {
+		return nil
+	}
+	return gone(program)
+}
+
+// pinned is the kernel's number of the program that works, which is never 0.
+func pinned(dir string) (ebpf.ProgramID, error) {
+	l, err := link.LoadPinnedLink(filepath.Join(dir, pinLink), nil)
+	if err != nil {
+		return 0, explain(err)
+	}
+	defer l.Close() // only a descriptor goes
+	info, err := l.Info()
+	if err != nil {
+		return 0, fmt.Errorf("ask for key guard: %w", err)
+	}
+	return info.Program, nil
+}
+
+// gone waits until the kernel has forgotten a program, which it does after it has taken
+// it from the hook. It does both some time after the pin has gone, and tells nobody.
+func gone(program ebpf.ProgramID) error {
+	pause := time.Millisecond
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(pause) {
+		p, err := ebpf.NewProgramFromID(program)
+		if errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("ask for program %d of key guard: %w", program, err)
+		}
+		if err := p.Close(); err != nil {
+			return fmt.Errorf("close program %d of key guard: %w", program, err)
+		}
+		pause = min(2*pause, 50*time.Millisecond)
+	}
+	return fmt.Errorf("%w: program %d is there after %v", ErrHeld, program, patience)
 }
 
 func unpin(dir string) error {

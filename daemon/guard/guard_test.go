@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"sealblk/internal/leaktest"
@@ -40,8 +41,8 @@ func newGuard(t *testing.T) (dir string) {
 	return dir
 }
 
-// patience bounds every wait for another process.
-const patience = 30 * time.Second
+// limit bounds every wait for another process.
+const limit = 3 * patience
 
 // victim is a process to look into.
 func victim(t *testing.T) int {
@@ -70,7 +71,7 @@ func start(t *testing.T, cmd *exec.Cmd) int {
 	if _, err := io.WriteString(stdin, "\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := stdout.(*os.File).SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := stdout.(*os.File).SetReadDeadline(time.Now().Add(limit)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.ReadFull(stdout, make([]byte, 1)); err != nil {
@@ -82,7 +83,7 @@ func start(t *testing.T, cmd *exec.Cmd) int {
 // run runs a program to its end.
 func run(t *testing.T, cmd string, args, env []string) (output []byte, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), patience, fmt.Errorf("%s %q runs for %v", cmd, args, patience))
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, fmt.Errorf("%s %q runs for %v", cmd, args, limit))
 	defer cancel()
 	c := exec.CommandContext(ctx, cmd, args...)
 	c.Env = append(os.Environ(), env...)
@@ -122,8 +123,8 @@ var ways = map[string]func(pid int) error{
 		select {
 		case err := <-done:
 			return err
-		case <-time.After(patience):
-			return fmt.Errorf("process %d has not stopped for its tracer after %v", pid, patience)
+		case <-time.After(limit):
+			return fmt.Errorf("process %d has not stopped for its tracer after %v", pid, limit)
 		}
 	},
 }
@@ -198,6 +199,19 @@ func TestGuard(t *testing.T) {
 	}
 	if err := Unload(dir); err != nil {
 		t.Errorf("second Unload: %v", err)
+	}
+}
+
+// TestHeld: a guard that another process keeps in the kernel is not said to be off.
+func TestHeld(t *testing.T) {
+	dir := newGuard(t)
+	l, err := link.LoadPinnedLink(filepath.Join(dir, pinLink), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := Unload(dir); !errors.Is(err, ErrHeld) {
+		t.Errorf("Unload: %v", err)
 	}
 }
 
