@@ -274,7 +274,7 @@ TEXT ·expandAESNI(SB), NOSPLIT, $0-16
 	RET
 
 // func encryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
-// Requires: AES, AVX, CMOV, PCLMULQDQ, SSE2
+// Requires: AES, AVX, CMOV, MMX+, PCLMULQDQ, SSE2
 TEXT ·encryptAESNI(SB), $592-56
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), DI
@@ -732,6 +732,7 @@ batch:
 	VPCLMULQDQ  $0x00, X15, X10, X10
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 16(R12)
+	PREFETCHT0  512(SI)
 	VMOVDQU     48(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -774,6 +775,7 @@ batch:
 	VPCLMULQDQ  $0x00, X15, X10, X10
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 64(R12)
+	PREFETCHT0  576(SI)
 	VMOVDQU     96(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1254,6 +1256,7 @@ filled:
 	VPXOR       X11, X12, X12
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 16(R12)
+	PREFETCHT0  512(SI)
 	VMOVDQU     48(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1302,6 +1305,7 @@ filled:
 	VPXOR       X11, X12, X12
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 64(R12)
+	PREFETCHT0  576(SI)
 	VMOVDQU     96(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1461,6 +1465,7 @@ final:
 	VAESENC     X8, X5, X5
 	VAESENC     X8, X6, X6
 	VAESENC     X8, X7, X7
+	PREFETCHT0  512(SI)
 	VMOVDQU     48(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1488,6 +1493,7 @@ final:
 	VAESENC     X8, X5, X5
 	VAESENC     X8, X6, X6
 	VAESENC     X8, X7, X7
+	PREFETCHT0  576(SI)
 	VMOVDQU     96(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1643,7 +1649,7 @@ DATA carryMaskAESNI<>+8(SB)/8, $0x0000000000000000
 GLOBL carryMaskAESNI<>(SB), RODATA|NOPTR, $16
 
 // func decryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
-// Requires: AES, AVX, CMOV, PCLMULQDQ, SSE2
+// Requires: AES, AVX, CMOV, MMX+, PCLMULQDQ, SSE2
 TEXT ·decryptAESNI(SB), $592-56
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), DI
@@ -2101,6 +2107,7 @@ batch:
 	VPCLMULQDQ  $0x00, X15, X10, X10
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 16(R12)
+	PREFETCHT0  512(SI)
 	VMOVDQU     304(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2143,6 +2150,7 @@ batch:
 	VPCLMULQDQ  $0x00, X15, X10, X10
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 64(R12)
+	PREFETCHT0  576(SI)
 	VMOVDQU     352(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2623,6 +2631,7 @@ filled:
 	VPXOR       X11, X12, X12
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 16(R12)
+	PREFETCHT0  512(SI)
 	VMOVDQU     304(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2671,6 +2680,7 @@ filled:
 	VPXOR       X11, X12, X12
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 64(R12)
+	PREFETCHT0  576(SI)
 	VMOVDQU     352(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2830,6 +2840,7 @@ final:
 	VAESDEC     X8, X5, X5
 	VAESDEC     X8, X6, X6
 	VAESDEC     X8, X7, X7
+	PREFETCHT0  512(SI)
 	VMOVDQU     304(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2857,6 +2868,7 @@ final:
 	VAESDEC     X8, X5, X5
 	VAESDEC     X8, X6, X6
 	VAESDEC     X8, X7, X7
+	PREFETCHT0  576(SI)
 	VMOVDQU     352(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -3000,7 +3012,7 @@ wiped:
 	RET
 
 // func encryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
-// Requires: AES, AVX, AVX2, CMOV, SSE2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, CMOV, MMX+, SSE2, VAES, VPCLMULQDQ
 TEXT ·encryptVAES(SB), $848-56
 	MOVQ           keys+0(FP), AX
 	MOVQ           dst+8(FP), DI
@@ -3314,6 +3326,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 32(R12)
+	PREFETCHT0     512(SI)
 	VBROADCASTI128 48(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3356,6 +3369,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 128(R12)
+	PREFETCHT0     576(SI)
 	VBROADCASTI128 96(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3398,6 +3412,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 224(R12)
+	PREFETCHT0     640(SI)
 	VBROADCASTI128 144(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3425,6 +3440,7 @@ batch:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
+	PREFETCHT0     704(SI)
 	VBROADCASTI128 192(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3694,6 +3710,7 @@ filled:
 	VPXOR          Y11, Y12, Y12
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 32(R12)
+	PREFETCHT0     512(SI)
 	VBROADCASTI128 48(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3740,6 +3757,7 @@ filled:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 128(R12)
+	PREFETCHT0     576(SI)
 	VBROADCASTI128 96(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3788,6 +3806,7 @@ filled:
 	VPXOR          Y11, Y12, Y12
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 224(R12)
+	PREFETCHT0     640(SI)
 	VBROADCASTI128 144(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3815,6 +3834,7 @@ filled:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
+	PREFETCHT0     704(SI)
 	VBROADCASTI128 192(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3899,6 +3919,7 @@ final:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
+	PREFETCHT0     512(SI)
 	VBROADCASTI128 48(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3926,6 +3947,7 @@ final:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
+	PREFETCHT0     576(SI)
 	VBROADCASTI128 96(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3953,6 +3975,7 @@ final:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
+	PREFETCHT0     640(SI)
 	VBROADCASTI128 144(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3980,6 +4003,7 @@ final:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
+	PREFETCHT0     704(SI)
 	VBROADCASTI128 192(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -4081,7 +4105,7 @@ DATA laneShifts<>+24(SB)/8, $0x0000000000000001
 GLOBL laneShifts<>(SB), RODATA|NOPTR, $32
 
 // func decryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
-// Requires: AES, AVX, AVX2, CMOV, SSE2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, CMOV, MMX+, SSE2, VAES, VPCLMULQDQ
 TEXT ·decryptVAES(SB), $848-56
 	MOVQ           keys+0(FP), AX
 	MOVQ           dst+8(FP), DI
@@ -4395,6 +4419,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 32(R12)
+	PREFETCHT0     512(SI)
 	VBROADCASTI128 304(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4437,6 +4462,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 128(R12)
+	PREFETCHT0     576(SI)
 	VBROADCASTI128 352(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4479,6 +4505,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 224(R12)
+	PREFETCHT0     640(SI)
 	VBROADCASTI128 400(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4506,6 +4533,7 @@ batch:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
+	PREFETCHT0     704(SI)
 	VBROADCASTI128 448(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4775,6 +4803,7 @@ filled:
 	VPXOR          Y11, Y12, Y12
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 32(R12)
+	PREFETCHT0     512(SI)
 	VBROADCASTI128 304(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4821,6 +4850,7 @@ filled:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 128(R12)
+	PREFETCHT0     576(SI)
 	VBROADCASTI128 352(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4869,6 +4899,7 @@ filled:
 	VPXOR          Y11, Y12, Y12
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 224(R12)
+	PREFETCHT0     640(SI)
 	VBROADCASTI128 400(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4896,6 +4927,7 @@ filled:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
+	PREFETCHT0     704(SI)
 	VBROADCASTI128 448(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4980,6 +5012,7 @@ final:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
+	PREFETCHT0     512(SI)
 	VBROADCASTI128 304(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -5007,6 +5040,7 @@ final:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
+	PREFETCHT0     576(SI)
 	VBROADCASTI128 352(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -5034,6 +5068,7 @@ final:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
+	PREFETCHT0     640(SI)
 	VBROADCASTI128 400(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -5061,6 +5096,7 @@ final:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
+	PREFETCHT0     704(SI)
 	VBROADCASTI128 448(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1

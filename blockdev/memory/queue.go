@@ -7,6 +7,7 @@ import (
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/internal/ready"
+	"sealblk/internal/prefetch"
 )
 
 type queue struct {
@@ -20,13 +21,30 @@ func newQueue(d *Device, depth int) *queue {
 
 func (q *queue) Submit(reqs ...*blockdev.Request) {
 	info := q.dev.Info()
-	for _, r := range reqs {
-		err := r.Check(&info)
+	var next error
+	for i, r := range reqs {
+		err := next
+		if i == 0 {
+			err = r.Check(&info)
+		}
+		if i+1 < len(reqs) {
+			next = q.lookAhead(reqs[i+1], &info)
+		}
 		if err == nil {
 			q.dev.do(r)
 		}
 		q.done.Push(r, err)
 	}
+}
+
+// lookAhead checks a request that comes next, and has the bytes to read on their way
+// when its turn comes.
+func (q *queue) lookAhead(r *blockdev.Request, info *blockdev.Info) error {
+	err := r.Check(info)
+	if err == nil && r.Op == blockdev.Read {
+		prefetch.Read(q.dev.mem[r.Offset:][:r.Length])
+	}
+	return err
 }
 
 func (q *queue) Push() {}

@@ -1,7 +1,8 @@
 package prefetch
 
-// Max is the number of bytes, at most, that are asked for at once.
-const Max = 4096
+// Max is the number of bytes, at most, that are asked for at once: not more than a
+// processor keeps track of besides what it is doing (12 lines), or asking would wait.
+const Max = 768
 
 const line = 64
 
