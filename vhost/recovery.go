@@ -21,29 +21,16 @@ func (w *worker) recover() (err error) {
 	return nil
 }
 
-// takeOne gives the next request to the device, if there is one. A request is noted
-// once the device has it: before the device is told to start, and so before anything
-// can complete. One that was noted before keeps its place in the order.
-func (w *worker) takeOne(r *Request) (bool, error) {
-	if len(w.again) > 0 {
-		err := w.ring.Retake(&r.Chain, w.again[0])
-		if err == nil {
-			err = w.dev.Submit(r)
-		}
-		if err != nil {
-			return false, err
+// retake puts what a predecessor took and did not return into the batch, in its order.
+// They were noted then, and keep their places.
+func (w *worker) retake() (n int) {
+	for ; len(w.again) > 0 && w.room(); n++ {
+		if err := w.ring.Retake(&w.slot().Chain, w.again[0]); err != nil {
+			w.breakRing(err)
+			break
 		}
 		w.again = w.again[1:]
-		return true, nil
+		w.enlist()
 	}
-	ok, err := w.ring.Pop(&r.Chain)
-	if !ok || err != nil {
-		return false, err
-	}
-	if err := w.dev.Submit(r); err != nil {
-		return false, err
-	}
-	w.track.Take(r.Head)
-	w.next = w.ring.NextAvail()
-	return true, nil
+	return n
 }

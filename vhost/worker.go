@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealblk/internal/eventfd"
+	"sealblk/internal/prefetch"
 	"sealblk/internal/sigmask"
 	"sealblk/vhost/inflight"
 	"sealblk/vhost/memory"
@@ -56,6 +57,7 @@ type worker struct {
 	track    *inflight.Queue // nil without a region
 	again    []uint16        // heads that a predecessor took and did not return
 	free     []*Request
+	batch    []*Request // taken, and not yet the device's
 	done     [completionBatch]*Request
 	inFlight int
 	stopping bool
@@ -145,6 +147,7 @@ func (w *worker) open() error {
 	w.dev, w.next, w.pause, w.poller.limit = dev, ring.NextAvail(), minPause, w.pollMax
 	requests := make([]Request, w.queue.Size)
 	w.free = make([]*Request, w.queue.Size)
+	w.batch = make([]*Request, 0, takeBatch)
 	for i := range requests {
 		requests[i] = Request{Chain: *virtqueue.NewChain(typicalPieces), Slot: i}
 		w.free[len(w.free)-1-i] = &requests[i]
@@ -188,26 +191,67 @@ func (w *worker) obey() {
 }
 
 // take is the only place where requests leave the avail ring. Those that a
-// predecessor left come first, in its order.
+// predecessor left come first, in its order. The chains of a batch are read before the
+// first request is, so that what the others are about comes from the driver's processor
+// meanwhile.
 func (w *worker) take() (n int) {
-	for n < takeBatch && w.taking() && len(w.free) > 0 {
-		r := w.free[len(w.free)-1]
-		ok, err := w.takeOne(r)
-		if err != nil {
-			w.breakRing(err)
-			break
-		}
-		if !ok {
-			break
-		}
-		w.free = w.free[:len(w.free)-1]
-		w.inFlight++
+	w.batch = w.batch[:0]
+	old := w.retake()
+	w.pop()
+	for n < len(w.batch) && w.submit(w.batch[n], n >= old) {
 		n++
 	}
+	w.free = append(w.free, w.batch[n:]...)
+	w.inFlight += n
 	if n > 0 {
 		w.dev.Push()
 	}
 	return n
+}
+
+// pop fills the batch from the avail ring.
+func (w *worker) pop() {
+	for w.room() {
+		ok, err := w.ring.Pop(&w.slot().Chain)
+		if err != nil {
+			w.breakRing(err)
+		}
+		if !ok || err != nil {
+			return
+		}
+		w.enlist()
+	}
+}
+
+// submit gives a request to the device. It is noted once the device has it: before the
+// device is told to start, and so before anything can complete.
+func (w *worker) submit(r *Request, fresh bool) bool {
+	if err := w.dev.Submit(r); err != nil {
+		w.breakRing(err)
+		return false
+	}
+	if fresh {
+		w.track.Take(r.Head)
+		w.next++
+	}
+	return true
+}
+
+// room tells whether another request may join the batch; slot is the one it gets, and
+// enlist makes it join.
+func (w *worker) room() bool {
+	return len(w.batch) < cap(w.batch) && len(w.free) > 0 && w.taking()
+}
+
+func (w *worker) slot() *Request { return w.free[len(w.free)-1] }
+
+func (w *worker) enlist() {
+	r := w.slot()
+	w.free = w.free[:len(w.free)-1]
+	w.batch = append(w.batch, r)
+	if len(r.Readable) > 0 {
+		prefetch.Line(r.Readable[0])
+	}
 }
 
 // complete is the only place where requests enter the used ring.

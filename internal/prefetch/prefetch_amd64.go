@@ -13,6 +13,13 @@ func Read(b []byte) {
 	}
 }
 
+// Line asks for the line that b begins in, to be read.
+func Line(b []byte) {
+	if len(b) > 0 {
+		read(&b[0], 1)
+	}
+}
+
 // Write asks for the first Max bytes of b, to be written.
 func Write(b []byte) {
 	if len(b) > 0 {

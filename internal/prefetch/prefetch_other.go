@@ -8,5 +8,8 @@ const Max = 0
 // Read does nothing here.
 func Read([]byte) {}
 
+// Line does nothing here.
+func Line([]byte) {}
+
 // Write does nothing here.
 func Write([]byte) {}

@@ -15,6 +15,7 @@ func TestNothingFaults(t *testing.T) {
 	defer unix.Munmap(mem) //nolint:errcheck // at the end of a test
 	for _, b := range [][]byte{nil, mem[:0], mem[:1], mem, mem[8191:]} {
 		Read(b)
+		Line(b)
 		Write(b)
 	}
 }

@@ -1,7 +1,5 @@
 package inflight
 
-import "sync/atomic"
-
 // Queue notes what one worker takes from and returns to its ring.
 type Queue struct {
 	words   []uint64
@@ -63,9 +61,9 @@ func (q *Queue) Published(used uint16) {
 
 func (q *Queue) storeHeader() { q.store(headerWord, uint64(newHeader(q.size, q.last, q.used))) }
 
-// store is atomic for its order: after all stores before it, before all that follow.
+// store keeps its order: after all stores before it, before all that follow.
 func (q *Queue) store(i int, v uint64) {
-	atomic.StoreUint64(&q.words[i], v)
+	storeRelease(&q.words[i], v)
 	if q.stored != nil {
 		q.stored()
 	}
