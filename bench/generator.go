@@ -32,6 +32,9 @@ type generator struct {
 	tally    tally
 	batch    int
 	result   tally
+	// mark, if any, is called when measuring begins and ends.
+	mark       func() mark
+	begun, end mark
 
 	_         [64]byte
 	completed atomic.Uint64 // since the start
@@ -109,7 +112,7 @@ func (g *generator) run(start time.Time, ramp, runtime time.Duration) error {
 		if at++; at == measuring {
 			before, until = g.begin(now), now+int64(runtime)
 		} else {
-			g.end(before, now)
+			g.finishTally(before, now)
 		}
 	}
 	return nil
@@ -216,11 +219,17 @@ func (g *generator) sweep(typ uint32) error {
 }
 
 func (g *generator) begin(now int64) tally {
+	if g.mark != nil {
+		g.begun = g.mark()
+	}
 	g.tally = tally{}
 	return tally{window: now, cpu: threadCPU(), kicks: g.queue.Counters.Kicks, calls: g.queue.Counters.Calls}
 }
 
-func (g *generator) end(before tally, now int64) {
+func (g *generator) finishTally(before tally, now int64) {
+	if g.mark != nil {
+		g.end = g.mark()
+	}
 	g.tally.window = now - before.window
 	g.tally.cpu = threadCPU() - before.cpu
 	g.tally.kicks = g.queue.Counters.Kicks - before.kicks

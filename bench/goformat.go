@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
+	"unicode"
 )
 
 // WriteGoFormat writes results as Go's benchmarks do (golang.org/design/14313), so that
@@ -18,8 +20,18 @@ func WriteGoFormat(w io.Writer, results []*Result) error {
 	return err
 }
 
+// word makes a target's name, which may be a path, part of a benchmark's name.
+func word(name string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || r == '/' || r == '=' {
+			return '_'
+		}
+		return r
+	}, name)
+}
+
 func writeGoLine(w io.Writer, r *Result) error {
-	name := fmt.Sprintf("BenchmarkVhost/target=%s/rw=%s/bs=%d/iodepth=%d/queues=%d", r.Target, r.RW, r.BlockSize, r.IODepth, r.Queues)
+	name := fmt.Sprintf("BenchmarkVhost/target=%s/rw=%s/bs=%d/iodepth=%d/queues=%d", word(r.Target), r.RW, r.BlockSize, r.IODepth, r.Queues)
 	if r.SectorSize > 0 {
 		name += fmt.Sprintf("/unit=%d", r.SectorSize)
 	}

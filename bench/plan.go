@@ -93,3 +93,19 @@ func (p *Plan) ready(ctx context.Context, t *Target) (*Server, Placement, error)
 	}
 	return s, place, nil
 }
+
+// Standard are the workloads of a report: small blocks at depth 32 and 1, and large
+// ones in sequence. The rest is as in w.
+func Standard(w Workload) []Workload {
+	var all []Workload
+	for _, s := range []struct {
+		rw        string
+		bs, depth int
+	}{
+		{RandRead, 4 << 10, 32}, {RandRead, 4 << 10, 1}, {RandWrite, 4 << 10, 32}, {RandRW, 16 << 10, 32}, {Read, 128 << 10, 32}, {Write, 128 << 10, 32},
+	} {
+		w.RW, w.BlockSize, w.IODepth = s.rw, s.bs, s.depth
+		all = append(all, w)
+	}
+	return all
+}

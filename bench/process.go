@@ -15,8 +15,8 @@ import (
 
 // Usage is what a process and its descendants have used since they were started.
 type Usage struct {
-	// CPU and Delay are in nanoseconds: on a CPU, and runnable but not on one.
-	CPU, Delay int64
+	// Delay is in nanoseconds: runnable, but not on a CPU.
+	Delay int64
 	// Voluntary and Involuntary context switches.
 	Voluntary, Involuntary int64
 	// MinorFaults and MajorFaults are page faults.
@@ -24,7 +24,6 @@ type Usage struct {
 }
 
 func (u *Usage) add(o Usage) {
-	u.CPU += o.CPU
 	u.Delay += o.Delay
 	u.Voluntary += o.Voluntary
 	u.Involuntary += o.Involuntary
@@ -35,7 +34,7 @@ func (u *Usage) add(o Usage) {
 // since is what was used after before.
 func (u Usage) since(before Usage) Usage {
 	return Usage{
-		u.CPU - before.CPU, u.Delay - before.Delay, u.Voluntary - before.Voluntary, u.Involuntary - before.Involuntary,
+		u.Delay - before.Delay, u.Voluntary - before.Voluntary, u.Involuntary - before.Involuntary,
 		u.MinorFaults - before.MinorFaults, u.MajorFaults - before.MajorFaults,
 	}
 }
@@ -103,14 +102,11 @@ func usage(pids []int) (Usage, error) {
 
 // gone tells whether an error means that a process or thread has ended.
 func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
 }
 
 func usageOf(pid int) (u Usage, err error) {
 	dir := fmt.Sprintf("/proc/%d", pid)
-	if u.CPU, err = cpuTime(pid); err != nil {
-		return u, err
-	}
 	if err := u.readFaults(dir + "/stat"); err != nil {
 		return u, err
 	}
@@ -128,15 +124,18 @@ func usageOf(pid int) (u Usage, err error) {
 	return u, nil
 }
 
-// cpuTime is the CPU time of all threads of a process, also those that have ended, in
-// nanoseconds: what clock_getcpuclockid(3) gives access to.
-func cpuTime(pid int) (int64, error) {
+// cpuTimes is the CPU time of processes, in nanoseconds: that of all their threads, also
+// those that have ended (what clock_getcpuclockid(3) gives access to). The kernel's
+// figure is as old as the last tick. A process that has ended counts nothing.
+func cpuTimes(pids []int) (total int64) {
 	const scheduled = 2 // CPUCLOCK_SCHED
-	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|scheduled), &t); err != nil {
-		return 0, err
+	for _, pid := range pids {
+		var t unix.Timespec
+		if unix.ClockGettime(int32(^pid<<3|scheduled), &t) == nil {
+			total += t.Nano()
+		}
 	}
-	return t.Nano(), nil
+	return total
 }
 
 func (u *Usage) readFaults(path string) error {

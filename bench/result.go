@@ -57,11 +57,11 @@ type ServerCounts struct {
 	MajorFaults int64   `json:"major_faults"`
 }
 
-// Point of a distribution.
-type Point struct {
-	Us    float64 `json:"us"`
-	Share float64 `json:"share"`
-}
+// Point of a distribution: microseconds, and the share of requests.
+type Point [2]float64
+
+// BusyPercent is FrontendBusy in percent.
+func (r *Result) BusyPercent() float64 { return 100 * r.FrontendBusy }
 
 const distributionPoints = 40
 
@@ -113,13 +113,14 @@ func (o *Result) fill(t *tally) {
 }
 
 func (o *Result) fillServer(use serverUse) {
-	if !use.known {
+	if use.cpu <= 0 || use.completed == 0 {
 		return
 	}
-	cpu := float64(use.CPU) / 1e3 / max(1, float64(use.completed))
+	cpu := float64(use.cpu) / 1e3 / float64(use.completed)
 	o.ServerCPU = &cpu
+	c := use.counts
 	o.Server = &ServerCounts{
-		CPUs: float64(use.CPU) / 1e9 / o.RuntimeS, DelayMs: float64(use.Delay) / 1e6,
-		Voluntary: use.Voluntary, Involuntary: use.Involuntary, MinorFaults: use.MinorFaults, MajorFaults: use.MajorFaults,
+		CPUs: float64(use.cpu) / 1e9 / o.RuntimeS, DelayMs: float64(c.Delay) / 1e6,
+		Voluntary: c.Voluntary, Involuntary: c.Involuntary, MinorFaults: c.MinorFaults, MajorFaults: c.MajorFaults,
 	}
 }

@@ -243,60 +243,71 @@ func (r *rig) sweep(ctx context.Context, typ uint32) error {
 	return r.each(ctx, func(g *generator) error { return g.sweep(typ) })
 }
 
-// measure runs the workload, and tells what the server used meanwhile.
+// mark is how far a run is: what the server has used, in nanoseconds, when so many
+// requests were complete.
+type mark struct {
+	cpu       int64
+	completed uint64
+}
+
+// measure runs the workload, and tells what the server used meanwhile. CPU time is
+// read by the first generator, just when it begins and ends to measure: the goroutine
+// that counts the rest may come late where all CPUs are busy.
 func (r *rig) measure(ctx context.Context) (serverUse, error) {
+	pids, err := processTree(r.endpoint.PID)
+	if err != nil {
+		return serverUse{}, err
+	}
+	first := r.generators[0]
+	first.mark = func() mark { return mark{cpuTimes(pids), r.completed()} }
 	start := time.Now()
 	ramp, runtime := r.workload.Ramp, r.workload.Runtime
-	uses := make(chan serverUse, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var watch sync.WaitGroup
-	watch.Go(func() { uses <- r.watchServer(ctx, start.Add(ramp), runtime) })
-	err := r.each(ctx, func(g *generator) error { return g.run(start, ramp, runtime) })
+	var use serverUse
+	var useErr error
+	watch.Go(func() { use.counts, useErr = watchServer(ctx, pids, start.Add(ramp), runtime) })
+	err = r.each(ctx, func(g *generator) error { return g.run(start, ramp, runtime) })
 	if err != nil {
 		cancel()
 	}
 	watch.Wait()
-	use := <-uses
-	return use, errors.Join(err, use.err)
+	use.cpu = first.end.cpu - first.begun.cpu
+	use.completed = first.end.completed - first.begun.completed
+	return use, errors.Join(err, useErr)
 }
 
-// serverUse is what a server used while it completed so many requests.
+func (r *rig) completed() (n uint64) {
+	for _, g := range r.generators {
+		n += g.completed.Load()
+	}
+	return n
+}
+
+// serverUse is what a server used: CPU time, in nanoseconds, while it completed so many
+// requests, and the rest.
 type serverUse struct {
-	Usage
+	cpu       int64
 	completed uint64
-	known     bool
-	err       error
+	counts    Usage
 }
 
-// watchServer compares what the server has used at two times. It cannot hit them, but
-// counts requests when it counts the rest.
-func (r *rig) watchServer(ctx context.Context, from time.Time, d time.Duration) (u serverUse) {
-	pids, err := processTree(r.endpoint.PID)
+// watchServer compares what processes have used at two times.
+func watchServer(ctx context.Context, pids []int, from time.Time, d time.Duration) (Usage, error) {
+	before, err := sampleAt(ctx, from, pids)
 	if err != nil {
-		return serverUse{err: err}
+		return Usage{}, err
 	}
-	before, err := r.sampleAt(ctx, from, pids)
-	if err != nil {
-		return serverUse{err: err}
-	}
-	after, err := r.sampleAt(ctx, from.Add(d), pids)
-	after.Usage = after.since(before.Usage)
-	after.completed -= before.completed
-	after.known = after.CPU > 0
-	after.err = err
-	return after
+	after, err := sampleAt(ctx, from.Add(d), pids)
+	return after.since(before), err
 }
 
-func (r *rig) sampleAt(ctx context.Context, at time.Time, pids []int) (u serverUse, err error) {
+func sampleAt(ctx context.Context, at time.Time, pids []int) (Usage, error) {
 	select {
 	case <-ctx.Done():
-		return u, nil
+		return Usage{}, nil
 	case <-time.After(time.Until(at)):
+		return usage(pids)
 	}
-	u.Usage, err = usage(pids)
-	for _, g := range r.generators {
-		u.completed += g.completed.Load()
-	}
-	return u, err
 }

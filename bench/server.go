@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,7 +35,7 @@ func (s *Server) command(ctx context.Context, name string, args ...string) error
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("%s %s: %w%s", name, strings.Join(args, " "), err, out.quote())
+		return fmt.Errorf("run %s: %w%s", filepath.Base(name), err, out.quote())
 	}
 	return nil
 }

@@ -23,13 +23,25 @@ func startQSD(ctx context.Context, t *Target, h *Host, s *Server) error {
 	} else {
 		create = append(create, "-f", "raw")
 	}
-	if err := s.command(ctx, "qemu-img", append(create, disk, strconv.FormatInt(h.Size, 10))...); err != nil {
+	if err := s.createImage(ctx, append(create, disk, strconv.FormatInt(h.Size, 10))); err != nil {
 		return err
 	}
 	if err := s.launch(h, "qemu-storage-daemon", qsdArguments(t, h, s, disk, secret)...); err != nil {
 		return err
 	}
 	return s.awaitSocket(ctx)
+}
+
+// imageAttempts: qemu-img times its key derivation, and gives up on a busy machine.
+const imageAttempts = 5
+
+func (s *Server) createImage(ctx context.Context, args []string) (err error) {
+	for range imageAttempts {
+		if err = s.command(ctx, "qemu-img", args...); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
 }
 
 func qsdArguments(t *Target, h *Host, s *Server, disk, secret string) []string {

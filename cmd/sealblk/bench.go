@@ -16,7 +16,7 @@ import (
 func (a *app) benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "measure vhost-user-blk servers: this one plain and encrypted, others, or any socket",
-		Subcommands: []*cli.Command{a.benchRunCommand(), a.benchCompareCommand(), a.benchTargetsCommand()},
+		Subcommands: []*cli.Command{a.benchRunCommand(), a.benchCompareCommand(), a.benchReportCommand(), a.benchTargetsCommand()},
 	}
 }
 
@@ -174,6 +174,10 @@ func benchPlan(c *cli.Context) (*bench.Plan, error) {
 		return nil, err
 	}
 	p := &bench.Plan{Host: *h, Pin: c.Bool("pin")}
+	if c.Command.Name == "report" && !c.IsSet("rw") && !c.IsSet("bs") && !c.IsSet("iodepth") {
+		p.Workloads = bench.Standard(*w)
+		return p, nil
+	}
 	for _, rw := range c.StringSlice("rw") {
 		for _, bs := range c.StringSlice("bs") {
 			for _, depth := range c.StringSlice("iodepth") {
