@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	plotWidth = 15 * vg.Centimeter
-	barWidth  = 10 * vg.Millimeter / 2
+	plotWidth = 16 * vg.Centimeter
+	barWidth  = 5 * vg.Millimeter
+	margin    = 4 * vg.Millimeter
 )
 
 // encryptedColor and plainColor tell the two kinds of target apart in all bars.
@@ -50,6 +51,7 @@ func plotThroughput(results []*Result) (template.HTML, error) {
 		return "", err
 	}
 	p.NominalY(names...)
+	p.Y.Min, p.Y.Max = -0.5, float64(len(names))-0.5
 	return svg(p, barsHeight(len(results)))
 }
 
@@ -73,7 +75,6 @@ func plotLatency(results []*Result) (template.HTML, error) {
 	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	p.Y.Min, p.Y.Max = 0, 1
 	p.Add(plotter.NewGrid())
-	p.Legend.Left, p.Legend.Top = true, true
 	drawn := false
 	for i, r := range results {
 		points := latencyLine(r)
@@ -105,6 +106,10 @@ func latencyLine(r *Result) (points plotter.XYs) {
 	return points
 }
 
+// ratioShown is the end of the axis of ratios, with room for the legend. No encryption
+// makes a server faster by that much: such a bar is a disturbance.
+const ratioShown = 1.5
+
 // plotRatios has a group of bars for each workload: encrypted throughput as a share of
 // plain.
 func plotRatios(all []overhead) (template.HTML, error) {
@@ -115,14 +120,13 @@ func plotRatios(all []overhead) (template.HTML, error) {
 	targets := distinct(all, func(o overhead) string { return o.Encrypted })
 	p := plot.New()
 	p.X.Label.Text = "throughput, encrypted / plain"
-	p.X.Min = 0
 	p.Add(plotter.NewGrid())
 	p.Legend.Top = true
 	for k, target := range targets {
 		v := make(plotter.Values, len(workloads))
 		for _, o := range all {
 			if o.Encrypted == target {
-				v[len(workloads)-1-slices.Index(workloads, o.Workload)] = o.IOPS
+				v[len(workloads)-1-slices.Index(workloads, o.Workload)] = min(o.IOPS, ratioShown)
 			}
 		}
 		offset := barWidth * vg.Length(float64(len(targets)-1)/2-float64(k))
@@ -137,6 +141,8 @@ func plotRatios(all []overhead) (template.HTML, error) {
 	}
 	slices.Reverse(workloads)
 	p.NominalY(workloads...)
+	p.X.Min, p.X.Max = 0, ratioShown
+	p.Y.Min, p.Y.Max = -0.5, float64(len(workloads))-0.5
 	return svg(p, vg.Length(len(workloads)*(len(targets)+1))*barWidth+4*vg.Centimeter)
 }
 
@@ -152,7 +158,7 @@ func distinct(all []overhead, of func(overhead) string) (names []string) {
 // svg is a plot as an element of a page.
 func svg(p *plot.Plot, height vg.Length) (template.HTML, error) {
 	c := vgsvg.New(plotWidth, height)
-	p.Draw(draw.New(c))
+	p.Draw(draw.Crop(draw.New(c), margin, -2*margin, 0, -margin))
 	var b bytes.Buffer
 	if _, err := c.WriteTo(&b); err != nil {
 		return "", fmt.Errorf("write plot: %w", err)
