@@ -30,6 +30,17 @@ type Resting interface {
 	Rest()
 }
 
+// Remembering is a Device with something that its driver set in the configuration space,
+// by SET_CONFIG, and that a front-end which reconnects to another back-end does not set
+// again. It is kept with the requests in flight.
+type Remembering interface {
+	// Memo is what to remember.
+	Memo() uint16
+	// Remember brings back what Memo was when the back-end before died. If that is not
+	// known the device does what is safe.
+	Remember(memo uint16, known bool)
+}
+
 // QueueConfig describes a virtqueue that starts.
 type QueueConfig struct {
 	Index int

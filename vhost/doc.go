@@ -46,9 +46,11 @@
 // with the same data, and before the driver was told that it is done.
 //
 // That holds only if nothing that the predecessor started can still happen: whoever
-// opens the block device waits for that (package blockdev/file does, by its lock). A
-// write cache that the driver turned off is on again in a new process, because a
-// front-end that reconnects does not say it again.
+// opens the block device waits for that (package blockdev/file does, by its lock).
+//
+// What the driver set in the configuration space is noted in the in-flight region too
+// ([Remembering]): QEMU does not say it again when it reconnects, and goes on telling its
+// guest what it told it before.
 //
 // # Failure
 //

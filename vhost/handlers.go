@@ -100,7 +100,12 @@ func (s *session) setConfig(m *protocol.Message) error {
 	if err := c.Decode(m.Payload); err != nil {
 		return err
 	}
-	return s.dev.WriteConfig(c.Data, int(c.Offset))
+	if err := s.dev.WriteConfig(c.Data, int(c.Offset)); err != nil {
+		return err
+	}
+	s.configured = true
+	s.region.SetMemo(s.memo())
+	return nil
 }
 
 // setBackendReqFD keeps the back-end channel until another one comes or the

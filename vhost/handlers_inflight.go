@@ -19,7 +19,7 @@ func (s *session) getInflightFD(m *protocol.Message) error {
 	if err != nil {
 		return err
 	}
-	if d, s.replyFD, err = inflight.Create(int(d.NumQueues), int(d.QueueSize)); err != nil {
+	if d, s.replyFD, err = inflight.Create(int(d.NumQueues), int(d.QueueSize), s.memo()); err != nil {
 		return err
 	}
 	s.reply = d.Append(s.reply)
@@ -46,10 +46,31 @@ func (s *session) setInflightFD(m *protocol.Message) error {
 	}
 	old := s.region
 	s.region = region
+	served := false
 	for i := range s.rings {
-		s.rings[i].served = i < region.Queues() && region.Served(i)
+		s.rings[i].served = region.Served(i)
+		served = served || s.rings[i].served
 	}
+	s.remember(served)
 	return old.Close()
+}
+
+func (s *session) memo() uint16 {
+	if d, ok := s.dev.(Remembering); ok {
+		return d.Memo()
+	}
+	return 0
+}
+
+// remember takes over what is noted in a region that a back-end has served, unless the
+// front-end of this session has said something newer.
+func (s *session) remember(served bool) {
+	d, ok := s.dev.(Remembering)
+	if ok && served && !s.configured {
+		memo, known := s.region.Memo()
+		d.Remember(memo, known)
+	}
+	s.region.SetMemo(s.memo())
 }
 
 // checkInflight refuses regions for other rings than this device has.

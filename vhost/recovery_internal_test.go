@@ -43,7 +43,7 @@ func newDeathRing(t *testing.T, seed uint64, start uint16) *deathRing {
 	r := d.mem.Regions[0]
 	fd := try(unix.Dup(r.FD))(t)
 	d.table = try(memory.New([]memory.Region{{GuestAddr: r.GuestAddr, Size: r.Size, UserAddr: r.UserAddr}}, []int{fd}))(t)
-	desc, fd, err := inflight.Create(1, deathSize)
+	desc, fd, err := inflight.Create(1, deathSize, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"sealblk/blockdev"
 	"sealblk/vhost"
 	"sealblk/vhost/frontend"
 	"sealblk/vhost/inflight"
@@ -28,7 +29,7 @@ type orphan struct {
 func newOrphan(t *testing.T, dev vhost.Device) *orphan {
 	t.Helper()
 	d, _ := connect(t, dev, frontend.Options{QueueSize: 16})
-	region, fd, err := inflight.Create(1, 16)
+	region, fd, err := inflight.Create(1, 16, 0)
 	must(t, err)
 	t.Cleanup(func() { unix.Close(fd) })
 	own, err := unix.Dup(fd)
@@ -58,6 +59,84 @@ func TestServedRingNeedsNoKick(t *testing.T) {
 	must(t, o.q.Submit(request(t, o.q, frontend.TypeIn, 0, 512)))
 	o.handOver(t)
 	waitDone(t, o.q)
+}
+
+// A back-end may die after it published and before it notified, and with a used index
+// of 0 after 65536 requests.
+func TestServedRingIsOwedANotification(t *testing.T) {
+	dev, _ := newDevice(t)
+	o := newOrphan(t, dev)
+	o.handOver(t)
+	if !readable(t, o.q.Call.FD(), patience) {
+		t.Error("the driver is not notified")
+	}
+}
+
+// TestWriteCacheIsRemembered: a front-end that reconnects to a new process does not
+// tell it again that the write cache is off, and its driver sends no flush. A region
+// that does not tell is taken for one with the write cache off.
+func TestWriteCacheIsRemembered(t *testing.T) {
+	for name, c := range map[string]struct {
+		on, foreign, want bool
+	}{
+		"on": {on: true, want: true}, "off": {}, "on, in a region that does not tell": {on: true, foreign: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first, _ := newDevice(t)
+			d, _ := connect(t, first, frontend.Options{})
+			if c.foreign {
+				makeForeign(t, d)
+			}
+			must(t, d.Start())
+			must(t, d.SetWriteCache(!c.on))
+			must(t, d.SetWriteCache(c.on))
+			roundTrip(t, d.Queue(0))
+
+			second, fault := newDevice(t)
+			s, _ := pair(t, context.Background(), second)
+			must(t, d.Reconnect(s))
+			through := make(chan bool, 1)
+			fault.OnSubmit(func(r *blockdev.Request) error { through <- r.FUA; return nil })
+			must(t, d.Queue(0).Do(request(t, d.Queue(0), frontend.TypeOut, 0, 512)))
+			if now, err := d.ReadConfig(); err != nil || (now.Writeback == 1) != c.want || <-through == c.want {
+				t.Errorf("write cache %d, %v", now.Writeback, err)
+			}
+			must(t, d.SetWriteCache(true))
+			must(t, d.Queue(0).Do(request(t, d.Queue(0), frontend.TypeOut, 0, 512)))
+			if <-through {
+				t.Error("the front-end turned the write cache on, and it is off")
+			}
+		})
+	}
+}
+
+// A front-end that says it in its new session is believed.
+func TestNewerWriteCacheCounts(t *testing.T) {
+	first, _ := newDevice(t)
+	d, _ := start(t, first, frontend.Options{})
+	must(t, d.SetWriteCache(false))
+	roundTrip(t, d.Queue(0))
+	region, fd := d.InflightFD()
+	second, _ := newDevice(t)
+	s, _ := pair(t, context.Background(), second)
+	must(t, s.SetProtocolFeatures(d.ProtocolFeatures))
+	must(t, s.SetConfig(32, protocol.ConfigWritable, []byte{1}))
+	must(t, s.SetInflightFD(region, fd))
+	b := make([]byte, 1)
+	must(t, s.GetConfig(32, b))
+	if b[0] != 1 {
+		t.Error("the region counted")
+	}
+}
+
+// makeForeign puts a region without our memo in the place of a disk's.
+func makeForeign(t *testing.T, d *frontend.Disk) {
+	t.Helper()
+	must(t, d.Start())
+	must(t, d.Stop())
+	region, fd := d.InflightFD()
+	_, err := unix.Pwrite(fd, make([]byte, 8), int64(region.MmapSize)-8)
+	must(t, err)
 }
 
 func TestRequestsOfADeadBackendComeFirst(t *testing.T) {
@@ -250,7 +329,7 @@ func FuzzInflight(f *testing.F) {
 	must(f, err)
 	f.Cleanup(func() { closeDisk(d) })
 	share(f, d)
-	region, fd, err := inflight.Create(1, size)
+	region, fd, err := inflight.Create(1, size, 0)
 	must(f, err)
 	f.Cleanup(func() { unix.Close(fd) })
 	q := d.Queue(0)

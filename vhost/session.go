@@ -38,6 +38,7 @@ type session struct {
 	protocolFeatures uint64
 	table            *memory.Table
 	region           *inflight.Region // nil for none
+	configured       bool             // by a SET_CONFIG of this session
 	rings            []ring
 	backend          *notifier // the back-end channel, nil for none
 	dirtyLog         *dirtylog.Log

@@ -136,7 +136,7 @@ func (w *worker) open() error {
 		return err
 	}
 	w.ring = ring
-	owed := ring.NotifyAtStart()
+	owed := ring.NotifyAtStart(w.region.Served(w.queue.Index))
 	if err := w.recover(); err != nil {
 		return err
 	}

@@ -70,7 +70,13 @@ type Device struct {
 	watchers  watchers
 }
 
-var _ vhost.Device = (*Device)(nil)
+// memoWriteback of a memo: the write cache is on.
+const memoWriteback = 1 << 0
+
+var (
+	_ vhost.Device      = (*Device)(nil)
+	_ vhost.Remembering = (*Device)(nil)
+)
 
 // New makes a virtio block device of dev, which stays the caller's and must be open
 // while the Device is served.
@@ -158,6 +164,20 @@ func (d *Device) WriteConfig(p []byte, offset int) error {
 	}
 	d.writeback.Store(p[0] == 1)
 	return nil
+}
+
+// Memo is the write cache field.
+func (d *Device) Memo() uint16 {
+	if d.writeback.Load() {
+		return memoWriteback
+	}
+	return 0
+}
+
+// Remember sets the write cache field to what it was. Where that is not known, a driver
+// that turned the write cache off, and so sends no flush, is served too.
+func (d *Device) Remember(memo uint16, known bool) {
+	d.writeback.Store(known && memo&memoWriteback != 0)
 }
 
 // OpenQueue opens a queue of the block device.

@@ -12,6 +12,7 @@ var recoveryCases = []Case{
 	{Kind: Must, Rule: "writes without write cache survive a restart", Spec: "virtio 5.2.6.2", run: writeThroughSurvives},
 	{Kind: Must, Rule: "what the back-end says about itself survives a restart", Spec: "virtio 2.4", run: sameAfterRestart},
 	{Kind: House, Rule: "requests at a restart are carried out by the next back-end", Spec: "vhost-user, SET_VRING_BASE", run: resubmitted},
+	{Kind: House, Rule: "a write cache that was turned off stays off across a restart", Spec: "virtio 5.2.5.2; QEMU does not say it again", run: writeCacheStaysOff},
 	{Kind: Must, Rule: "requests in flight at a restart are carried out once each", Spec: "vhost-user, Inflight I/O tracking; seen: lost", run: inflightSurvives},
 }
 
@@ -119,6 +120,28 @@ func inflightSurvives(x *rig) {
 		x.again(d)
 		x.begin(d, r)
 		x.finish(d, requests)
+		x.must(d.Session.Close())
+	}
+}
+
+// writeCacheStaysOff does as QEMU does: it sends SET_CONFIG when the driver asks for it,
+// and answers the driver by itself after that.
+func writeCacheStaysOff(x *rig) {
+	x.needsRestart()
+	x.needs(frontend.FeatureConfigWCE, "CONFIG_WCE")
+	for _, on := range []bool{false, true} {
+		d, r := x.tracked()
+		x.begin(d, r)
+		x.must(d.SetWriteCache(on))
+		x.must(d.Queue(0).Do(x.read(d.Queue(0), 0)))
+		x.restart()
+		x.again(d)
+		x.begin(d, r)
+		now, err := d.ReadConfig()
+		x.must(err)
+		if !on && now.Writeback != 0 {
+			x.errorf("turned off before the restart, and on after it")
+		}
 		x.must(d.Session.Close())
 	}
 }

@@ -146,7 +146,7 @@ func dieOnce(t *testing.T, size int, start uint16, steps []step, fuse int) bool 
 
 func newRegionOnce(t testing.TB, size int) *Region {
 	t.Helper()
-	d, fd, err := Create(1, size)
+	d, fd, err := Create(1, size, 0)
 	must(t, err)
 	r, err := Open(d, fd)
 	must(t, err)

@@ -27,6 +27,12 @@
 // The next entry of the avail ring to take follows from it too: the used index and as
 // many more as are in flight.
 //
+// # Memo
+//
+// Behind the queues, a region that this package made has a word for what the driver set
+// and the next back-end would not be told: a front-end that reconnects sends no
+// SET_CONFIG. Who made no such word is not given one.
+//
 // # Contract
 //
 // A [Region] may be used from any goroutine; a [Queue] belongs to one. After Recover

@@ -17,7 +17,8 @@ func QueueBytes(size int) int {
 	return (headerSize + entrySize*size + queueAlign - 1) &^ (queueAlign - 1)
 }
 
-// Bytes is the length of a region for a number of queues, all of one size.
+// Bytes is the length of a region for a number of queues, all of one size. A region
+// that Create made has memoBytes more.
 func Bytes(queues, size int) int { return queues * QueueBytes(size) }
 
 // maxQueues is what vhost-user can name.
@@ -66,3 +67,16 @@ func newMark(inFlight bool, next uint16) mark {
 func (m mark) inFlight() bool { return uint8(m) == 1 }
 func (m mark) valid() bool    { return uint8(m) <= 1 }
 func (m mark) next() uint16   { return uint16(m >> 48) }
+
+// memo is a word behind the queues, which the protocol knows nothing of: what the device
+// is to remember, in 16 bits, below a mark that tells that it is there.
+type memo uint64
+
+const (
+	memoBytes = 8
+	memoMark  = 0x73_65_61_6c_62_6b << 16
+)
+
+func newMemo(v uint16) memo  { return memoMark | memo(v) }
+func (m memo) valid() bool   { return m&^0xffff == memoMark }
+func (m memo) value() uint16 { return uint16(m) }

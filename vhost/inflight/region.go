@@ -1,6 +1,7 @@
 package inflight
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -14,18 +15,19 @@ import (
 // seals keep whoever gets the file from changing its size under the others.
 const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_SEAL
 
-// Create makes an empty region: a file for the front-end to keep, with its description.
-// The descriptor is the caller's.
-func Create(queues, size int) (d protocol.Inflight, fd int, err error) {
+// Create makes an empty region: a file for the front-end to keep, with its description
+// and a memo. The descriptor is the caller's.
+func Create(queues, size int, remember uint16) (d protocol.Inflight, fd int, err error) {
 	if !validShape(queues, size) {
 		return d, -1, fmt.Errorf("create in-flight region for %d queues of %d: %w", queues, size, ErrShape)
 	}
-	n := Bytes(queues, size)
+	n := Bytes(queues, size) + memoBytes
 	fd, err = unix.MemfdCreate("vhost-inflight", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
 		return d, -1, fmt.Errorf("create in-flight region: %w", err)
 	}
-	if err = unix.Ftruncate(fd, int64(n)); err == nil {
+	word := binary.NativeEndian.AppendUint64(nil, uint64(newMemo(remember)))
+	if _, err = unix.Pwrite(fd, word, int64(n)-memoBytes); err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
 	}
 	if err != nil {
@@ -41,6 +43,7 @@ type Region struct {
 	size   int // of each queue
 	mapped []byte
 	words  []uint64
+	memo   *uint64 // nil for none
 	stored func()
 }
 
@@ -61,18 +64,47 @@ func (r *Region) open(d *protocol.Inflight) error {
 	if err := checkFile(r.fd, d, n); err != nil {
 		return err
 	}
+	if d.MmapSize >= uint64(n)+memoBytes {
+		n += memoBytes
+	}
 	var err error
 	r.mapped, err = unix.Mmap(r.fd, int64(d.MmapOffset), n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map %d bytes: %w", n, err)
 	}
 	r.words = words(r.mapped)
+	r.findMemo()
 	for i := range r.queues {
 		if _, err := r.header(i); err != nil {
 			return errors.Join(err, unix.Munmap(r.mapped))
 		}
 	}
 	return nil
+}
+
+// findMemo looks for the word that only regions of ours have.
+func (r *Region) findMemo() {
+	if at := Bytes(r.queues, r.size) / 8; at < len(r.words) {
+		if p := &r.words[at]; memo(atomic.LoadUint64(p)).valid() {
+			r.memo = p
+		}
+	}
+}
+
+// Memo is what the device was to remember; not ok for a region that nobody noted it in.
+func (r *Region) Memo() (v uint16, ok bool) {
+	if r == nil || r.memo == nil {
+		return 0, false
+	}
+	m := memo(atomic.LoadUint64(r.memo))
+	return m.value(), m.valid()
+}
+
+// SetMemo notes what the device is to remember, if the region has room for it.
+func (r *Region) SetMemo(v uint16) {
+	if r != nil && r.memo != nil {
+		atomic.StoreUint64(r.memo, uint64(newMemo(v)))
+	}
 }
 
 // checkFile refuses what could not be mapped, or would fault when used.
@@ -129,7 +161,7 @@ func (r *Region) Close() error {
 		return nil
 	}
 	err := unix.Munmap(r.mapped)
-	r.mapped, r.words = nil, nil
+	r.mapped, r.words, r.memo = nil, nil, nil
 	return errors.Join(err, unix.Close(r.fd))
 }
 
@@ -145,6 +177,9 @@ func (r *Region) Queues() int { return r.queues }
 
 // Served tells whether a back-end has served a queue with this region.
 func (r *Region) Served(queue int) bool {
+	if r == nil || queue >= r.queues {
+		return false
+	}
 	h, err := r.header(queue)
 	return err == nil && h.version() != 0
 }

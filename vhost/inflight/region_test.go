@@ -27,7 +27,7 @@ func must(t testing.TB, err error) {
 // newRegion is a region that was made, kept and handed over.
 func newRegion(t testing.TB, queues, size int) *Region {
 	t.Helper()
-	d, fd, err := Create(queues, size)
+	d, fd, err := Create(queues, size, 0)
 	must(t, err)
 	r, err := Open(d, fd)
 	must(t, err)
@@ -55,8 +55,8 @@ func u16(b []byte, at int) uint16 { return binary.NativeEndian.Uint16(b[at:]) }
 
 func TestLayoutIsThatOfTheSpecification(t *testing.T) {
 	r := newRegion(t, 2, 128)
-	if n := len(r.mapped); n != 2*2112 {
-		t.Fatalf("two queues of 128 take %d bytes, want 2 times 16 + 128 * 16 rounded up to 64", n)
+	if n := len(r.mapped); n != 2*2112+memoBytes {
+		t.Fatalf("two queues of 128 take %d bytes, want a memo and 2 times 16 + 128 * 16 rounded up to 64", n)
 	}
 	if r.Served(1) {
 		t.Error("a new region was served")
@@ -94,7 +94,7 @@ func TestLayoutIsThatOfTheSpecification(t *testing.T) {
 }
 
 func TestCreatedFileKeepsItsSize(t *testing.T) {
-	_, fd, err := Create(1, 8)
+	_, fd, err := Create(1, 8, 0)
 	must(t, err)
 	defer unix.Close(fd)
 	for _, n := range []int64{0, 1 << 20} {
@@ -106,7 +106,7 @@ func TestCreatedFileKeepsItsSize(t *testing.T) {
 
 func TestCreateRefuses(t *testing.T) {
 	for _, c := range [][2]int{{0, 8}, {1, 0}, {257, 8}, {1, 32769}, {-1, 8}} {
-		if _, _, err := Create(c[0], c[1]); !errors.Is(err, ErrShape) {
+		if _, _, err := Create(c[0], c[1], 0); !errors.Is(err, ErrShape) {
 			t.Errorf("%v: %v", c, err)
 		}
 	}
@@ -315,4 +315,58 @@ func FuzzRecover(f *testing.F) {
 			t.Fatalf("%v in flight, and all the others: %v, %v", heads, all, err)
 		}
 	})
+}
+
+// TestMemo: what one back-end noted the next one reads; a region that has no memo gets
+// none.
+func TestMemo(t *testing.T) {
+	d, fd, err := Create(2, 8, 7)
+	must(t, err)
+	for _, want := range []uint16{7, 9, 0xffff} {
+		r := reopen(t, d, fd)
+		if v, ok := r.Memo(); v != want || !ok {
+			t.Errorf("memo %d, %v, want %d", v, ok, want)
+		}
+		if want == 7 {
+			r.SetMemo(9)
+		} else {
+			r.SetMemo(0xffff)
+		}
+		must(t, r.Close())
+	}
+	if empty := make([]byte, Bytes(2, 8)); !bytes.Equal(content(t, fd)[:len(empty)], empty) {
+		t.Error("the memo is written over the queues")
+	}
+	must(t, unix.Close(fd))
+
+	fd = memfd(t, 8192, unix.MFD_ALLOW_SEALING)
+	defer unix.Close(fd)
+	for _, size := range []uint64{384, 391, 392, 8192} {
+		r := reopen(t, protocol.Inflight{MmapSize: size, NumQueues: 2, QueueSize: 8}, fd)
+		r.SetMemo(5)
+		if _, ok := r.Memo(); ok {
+			t.Errorf("a memo in a region of %d bytes that was not made here", size)
+		}
+		must(t, r.Close())
+	}
+	if !bytes.Equal(content(t, fd), make([]byte, 8192)) {
+		t.Error("something was written behind a region that was not made here")
+	}
+}
+
+func reopen(t *testing.T, d protocol.Inflight, fd int) *Region {
+	t.Helper()
+	own, err := unix.Dup(fd)
+	must(t, err)
+	r, err := Open(d, own)
+	must(t, err)
+	return r
+}
+
+func content(t *testing.T, fd int) []byte {
+	t.Helper()
+	b := make([]byte, 8192)
+	n, err := unix.Pread(fd, b, 0)
+	must(t, err)
+	return b[:n]
 }

@@ -200,9 +200,10 @@ func (q *Queue) needNotify() bool {
 }
 
 // NotifyAtStart reports whether the driver may be owed a notification by whoever
-// served the ring before and died between publishing and notifying.
-func (q *Queue) NotifyAtStart() bool {
-	return q.published != 0 &&
+// served the ring before and died between publishing and notifying. A used index of 0
+// is that of a ring that is new, unless the caller knows that it was served.
+func (q *Queue) NotifyAtStart(served bool) bool {
+	return (served || q.published != 0) &&
 		(q.cfg.EventIdx || loadUint16(q.cfg.Avail, AvailFlagsOffset)&AvailNoInterrupt == 0)
 }
 
