@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 )
@@ -41,10 +42,7 @@ type Disk struct {
 
 // args is QEMU's command line, with the sockets for commands and QMP at the paths.
 func (c Config) args(port, qmp string) []string {
-	memory := fmt.Sprintf("%dM", max(c.MemoryMiB, 0))
-	if c.MemoryMiB == 0 {
-		memory = "256M"
-	}
+	memory := fmt.Sprintf("%dK", c.memoryKiB())
 	share := "on"
 	if c.PrivateMemory {
 		share = "off"
@@ -69,6 +67,13 @@ func (c Config) args(port, qmp string) []string {
 	}
 	return append(args, c.Args...)
 }
+
+// memoryKiB is the size of the guest's memory. It is not a multiple of 64 pages: for
+// one that is, QEMU before 9.0 without KVM forgets that a processor may write to a page
+// once more after it has looked which ones were written to, and a guest that migrates
+// then arrives with stale pages. Fixed by its change "physmem: Fix migration dirty
+// bitmap coherency with TCG memory access".
+func (c Config) memoryKiB() int { return cmp.Or(c.MemoryMiB, 256)<<10 + 128 }
 
 func (d Disk) args() []string {
 	device := "vhost-user-blk-pci,id=" + d.ID + ",chardev=" + d.ID + "-chardev"
