@@ -18,6 +18,7 @@ import (
 	"sealblk/vhost/blk"
 	"sealblk/vhost/conformance"
 	"sealblk/vhost/protocol"
+	"sealblk/vhost/virtqueue"
 )
 
 // proxy stands between the suite and a good back-end, and spoils what passes.
@@ -216,6 +217,12 @@ var mutants = []struct {
 		}
 		return true, nil
 	}}, "ring/a-ring-begins-at-any-index"},
+	{"the used ring is not logged", proxy{request: func(m *protocol.Message) (bool, error) {
+		if is(m, protocol.SetVringAddr) {
+			m.Payload[4] &^= byte(protocol.VringAddrLog)
+		}
+		return true, nil
+	}}, "log/the-used-ring-is-logged-if-that-is-asked-for"},
 	{"error descriptors are dropped", proxy{request: func(m *protocol.Message) (bool, error) {
 		if is(m, protocol.SetVringErr) && m.Files.Len() == 1 {
 			m.Files.CloseAll()
@@ -296,6 +303,24 @@ func TestDeviceMutants(t *testing.T) {
 			}
 			return true
 		}, "regression/every-block-has-its-own-content"},
+		{"what a read returns is not logged, only the status and the used ring", func(r *vhost.Request) bool {
+			if n := len(r.Writes); n > 1 {
+				r.Writes = append(r.Writes[:0], r.Writes[n-1])
+			}
+			return true
+		}, "log/the-pages-of-a-read-are-logged"},
+		{"only the first page of what a read returns is logged", func(r *vhost.Request) bool {
+			if len(r.Writes) > 1 {
+				r.Writes[0].Len = min(r.Writes[0].Len, 1)
+			}
+			return true
+		}, "log/the-pages-of-a-read-are-logged"},
+		{"what was only read from is logged", func(r *vhost.Request) bool {
+			if len(r.Readable) > 0 && len(r.Writes) == 1 {
+				r.Writes = append(r.Writes, virtqueue.Range{Addr: 32<<20 + 8<<12, Len: 1})
+			}
+			return true
+		}, "log/pages-that-are-only-read-from-are-not-logged"},
 	} {
 		t.Run(m.name, func(t *testing.T) {
 			d, err := blk.New(ram(t, memory.Options{}), blk.Options{NumQueues: 2})
