@@ -69,6 +69,16 @@ func (c *Catalogue) publicName(name, own, kind string) linkname.Name {
 	return linkname.Name{Own: filepath.Join(run, name+"~"+own+"."+kind), Public: filepath.Join(run, name+"."+kind)}
 }
 
+// ControlPathOf is the control socket of one export of a disk among several, by its pid.
+func (c *Catalogue) ControlPathOf(name string, pid int) (path string, ok bool) {
+	for _, path := range c.ownFiles(name, "ctl") {
+		if strings.HasPrefix(filepath.Base(path), fmt.Sprintf("%s~%d-", name, pid)) {
+			return path, true
+		}
+	}
+	return "", false
+}
+
 // StandbySocketPath is where a disk is exported that is to be taken over, when the
 // user names no place.
 func (c *Catalogue) StandbySocketPath(name string) string {

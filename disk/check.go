@@ -63,6 +63,10 @@ func (c *Catalogue) checkEncrypted(ctx context.Context, r Record) []Finding {
 		}
 		found = append(found, Finding{Check: "header", Result: Warning, Detail: w})
 	}
+	if size, _ := h.Size(); size > r.SizeBytes && r.GrowingTo == 0 {
+		found = append(found, Finding{Check: "header", Result: Warning,
+			Detail: fmt.Sprintf("the disk was resized to %d bytes through another state directory; the record says %d until the next export", size, r.SizeBytes)})
+	}
 	if b, err := parseBackend(r.Backend); err == nil && b.kind == "file" {
 		_, err := extent(r, b.path, h)
 		found = append(found, finding("backing file", err, b.path))

@@ -14,7 +14,9 @@
 //
 // Records are replaced by atomic rename and fsync. A record names its backing file
 // and caches facts; the truth about an encrypted disk's key is the token in its
-// LUKS2 header, so that a backing file describes itself ([Catalogue.Import]).
+// LUKS2 header, so that a backing file describes itself ([Catalogue.Import]). The
+// header's size counts too if it is the larger one: the disk was resized through another
+// state directory that knows it, and the next open brings the record up to date.
 //
 // # Interrupted
 //

@@ -54,7 +54,10 @@ func openHeader(path string) (*luks.Header, error) {
 	return luks.Open(f)
 }
 
-// matches compares a record with the facts in the header's token.
+// matches compares a record with the facts in the header's token. The header may know
+// of a larger size: a resize was interrupted, or made through another state directory.
+// It counts, for a disk only grows. One that knows of a smaller size is an older copy,
+// or another disk.
 func matches(r Record, h *luks.Header) error {
 	t, err := h.Token()
 	if err != nil {
@@ -72,7 +75,7 @@ func matches(r Record, h *luks.Header) error {
 		return differ("lineage", r.Lineage, d.Lineage)
 	case t.Context[keymgr.ContextDisk] != r.Lineage:
 		return differ("lineage in the encryption context", r.Lineage, t.Context[keymgr.ContextDisk])
-	case d.Size != r.SizeBytes && d.Size != r.GrowingTo:
+	case d.Size < r.SizeBytes:
 		return differ("size in bytes", r.SizeBytes, d.Size)
 	case d.SectorSize != r.SectorSize:
 		return differ("sector size", r.SectorSize, d.SectorSize)

@@ -87,18 +87,32 @@ func (c *Catalogue) leaseFor(name string, o OpenOptions) (*lease, error) {
 }
 
 func (c *Catalogue) open(ctx context.Context, d *Disk, name string, o OpenOptions) (err error) {
-	if d.Record, err = c.Get(name); err != nil {
+	was, err := c.Get(name)
+	if err != nil {
 		return err
 	}
+	d.Record = was
+	h, err := c.currentHeader(&d.Record)
+	if err != nil {
+		return err
+	}
+	d.Record.GrowingTo = 0
+	if err := c.openStack(ctx, d, h, o); err != nil {
+		return err
+	}
+	if o.ReadOnly || o.Standby {
+		return nil
+	}
+	return c.endResize(was, d.Record)
+}
+
+func (c *Catalogue) openStack(ctx context.Context, d *Disk, h *luks.Header, o OpenOptions) error {
 	b, err := parseBackend(d.Record.Backend)
 	if err != nil {
 		return err
 	}
-	if err := c.endResize(&d.Record, o.ReadOnly || o.Standby); err != nil {
-		return err
-	}
-	if d.Record.Encrypted {
-		return c.openEncrypted(ctx, d, b, o)
+	if h != nil {
+		return c.openEncrypted(ctx, d, b, h, o)
 	}
 	if b.kind == "file" {
 		if err := RefuseOurs(b.path); err != nil {
@@ -125,11 +139,7 @@ func plain(lower blockdev.Device, r Record) (blockdev.Device, error) {
 	return bounce.New(lower, bounce.Config{Aligned: 1, Discard: bounce.Ignore})
 }
 
-func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, o OpenOptions) error {
-	h, err := c.readHeader(d.Record)
-	if err != nil {
-		return err
-	}
+func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, h *luks.Header, o OpenOptions) error {
 	d.Warnings = h.Warnings()
 	dk, err := c.unwrap(ctx, h)
 	if err != nil {

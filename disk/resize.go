@@ -54,8 +54,8 @@ func (c *Catalogue) grow(r *Record, size int64) error {
 	return c.growStore(r, b.path, h)
 }
 
-// currentHeader reads the header of an encrypted disk, whose size is the one that counts
-// after a resize that was interrupted.
+// currentHeader reads the header of an encrypted disk, whose size is the one that
+// counts.
 func (c *Catalogue) currentHeader(r *Record) (*luks.Header, error) {
 	if !r.Encrypted {
 		return nil, nil
@@ -70,19 +70,13 @@ func (c *Catalogue) currentHeader(r *Record) (*luks.Header, error) {
 	return h, nil
 }
 
-// endResize decides which size a disk has whose resize was interrupted. Its lock is held,
-// unless it is only looked at.
-func (c *Catalogue) endResize(r *Record, onlyLook bool) error {
-	if r.GrowingTo == 0 {
+// endResize writes down which size a disk turned out to have whose resize was interrupted,
+// or made through another state directory. Its lock is held.
+func (c *Catalogue) endResize(was, r Record) error {
+	if was.GrowingTo == 0 && was.SizeBytes == r.SizeBytes {
 		return nil
 	}
-	if _, err := c.currentHeader(r); err != nil {
-		return err
-	}
-	if r.GrowingTo = 0; onlyLook {
-		return nil
-	}
-	if err := c.save(*r); err != nil {
+	if err := c.save(r); err != nil {
 		return fmt.Errorf("end resize of disk %s: %w", r.Name, err)
 	}
 	return nil

@@ -265,3 +265,73 @@ func TestOldRecord(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// TestResizedElsewhere: a disk that two state directories know is resized through one.
+// The other has its new size from the next look at it, in an export that stands by from
+// when that takes the disk, and writes it down with the next export of its own.
+func TestResizedElsewhere(t *testing.T) {
+	a := newCatalogue(t)
+	mustCreate(t, a, CreateOptions{Name: "db", Encrypted: true})
+	b := secondHost(t, a, "db")
+	standby := mustOpen(t, b, true, 1)
+	if _, _, err := a.Resize(t.Context(), "db", 2*diskSize); err != nil {
+		t.Fatal(err)
+	}
+	if err := standby.Take(); err != nil {
+		t.Fatal(err)
+	}
+	if got := standby.Device.Info().Capacity; got != 2*diskSize || standby.Record.SizeBytes != 2*diskSize {
+		t.Errorf("who stood by has %d bytes, its record %d", got, standby.Record.SizeBytes)
+	}
+	if err := standby.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []OpenOptions{{Standby: true}, {ReadOnly: true}} {
+		d, err := b.Open(t.Context(), "db", o)
+		if err != nil {
+			t.Fatalf("%+v: %v", o, err)
+		}
+		if got := d.Device.Info().Capacity; got != 2*diskSize {
+			t.Errorf("%+v: %d bytes", o, got)
+		}
+		d.Close()
+	}
+	if r, err := b.Get("db"); err != nil || r.SizeBytes != diskSize {
+		t.Errorf("to look at a disk changed its record: %d bytes, %v", r.SizeBytes, err)
+	}
+	wantWarning(t, b, "another state directory")
+	check(t, b, 2*diskSize, func(d *blockdevtest.Driver) { d.Write(2*diskSize-4096, make([]byte, 4096)) })
+	if r, err := b.Get("db"); err != nil || r.SizeBytes != 2*diskSize {
+		t.Errorf("the record says %d bytes, %v", r.SizeBytes, err)
+	}
+	wantWhole(t, b, "db")
+	if _, _, err := b.Resize(t.Context(), "db", 3*diskSize); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := a.Resize(t.Context(), "db", 2*diskSize); !errors.Is(err, ErrInvalid) {
+		t.Errorf("made smaller by who knows an old size: %v", err)
+	}
+	if _, _, err := a.Resize(t.Context(), "db", 4*diskSize); err != nil {
+		t.Errorf("resized by who knows an old size: %v", err)
+	}
+	check(t, b, 4*diskSize, func(d *blockdevtest.Driver) { d.Write(4*diskSize-4096, make([]byte, 4096)) })
+}
+
+// wantWarning looks for a warning among the results of a check that finds nothing wrong.
+func wantWarning(t *testing.T, c *Catalogue, text string) {
+	t.Helper()
+	found, err := c.Check(t.Context(), "db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	warned := false
+	for _, f := range found {
+		if f.Result == Failed {
+			t.Errorf("%s: %s", f.Check, f.Detail)
+		}
+		warned = warned || f.Result == Warning && strings.Contains(f.Detail, text)
+	}
+	if !warned {
+		t.Errorf("no warning of %q in %+v", text, found)
+	}
+}

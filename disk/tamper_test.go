@@ -181,23 +181,27 @@ var tamperings = map[string]func(*scene){
 	},
 	"record: encrypted without a key": func(s *scene) { s.record(func(r map[string]any) { r["key_uri"] = "" }) },
 	"record: larger":                  func(s *scene) { s.record(func(r map[string]any) { r["size_bytes"] = 2 * diskSize }) },
-	"record: smaller":                 func(s *scene) { s.record(func(r map[string]any) { r["size_bytes"] = diskSize / 2 }) },
 	"record: larger than anything":    func(s *scene) { s.record(func(r map[string]any) { r["size_bytes"] = int64(1) << 62 }) },
 	"record: another sector size":     func(s *scene) { s.record(func(r map[string]any) { r["sector_size"] = 4096 }) },
 	"record: another lineage":         func(s *scene) { s.record(func(r map[string]any) { r["lineage"] = newID() }) },
 	"record: another id":              func(s *scene) { s.record(func(r map[string]any) { r["id"] = newID() }) },
-	"record: another name":            func(s *scene) { s.record(func(r map[string]any) { r["name"] = "other" }) },
-	"record: another disk's file":     func(s *scene) { s.backend("file:" + s.img("other")) },
-	"record: a plain disk's file":     func(s *scene) { s.backend("file:" + s.img("plain")) },
-	"record: a device":                func(s *scene) { s.backend("file:/dev/zero") },
-	"record: a directory":             func(s *scene) { s.backend("file:" + s.dir) },
-	"record: no such file":            func(s *scene) { s.backend("file:/nowhere") },
-	"record: memory":                  func(s *scene) { s.backend("memory:") },
-	"record: null":                    func(s *scene) { s.backend("null:") },
-	"record: other's":                 func(s *scene) { s.write(s.recordPath("db"), s.read(s.recordPath("other"))) },
-	"record: half":                    func(s *scene) { s.write(s.recordPath("db"), s.read(s.recordPath("db"))[:100]) },
-	"record: empty":                   func(s *scene) { s.write(s.recordPath("db"), nil) },
-	"record: a new field":             func(s *scene) { s.record(func(r map[string]any) { r["cipher"] = "null" }) },
+	"record: another id, and a larger header": func(s *scene) {
+		s.cut(16<<20 + 2*diskSize)
+		s.replace(fmt.Sprint(diskSize), fmt.Sprint(2*diskSize))
+		s.record(func(r map[string]any) { r["id"] = newID() })
+	},
+	"record: another name":        func(s *scene) { s.record(func(r map[string]any) { r["name"] = "other" }) },
+	"record: another disk's file": func(s *scene) { s.backend("file:" + s.img("other")) },
+	"record: a plain disk's file": func(s *scene) { s.backend("file:" + s.img("plain")) },
+	"record: a device":            func(s *scene) { s.backend("file:/dev/zero") },
+	"record: a directory":         func(s *scene) { s.backend("file:" + s.dir) },
+	"record: no such file":        func(s *scene) { s.backend("file:/nowhere") },
+	"record: memory":              func(s *scene) { s.backend("memory:") },
+	"record: null":                func(s *scene) { s.backend("null:") },
+	"record: other's":             func(s *scene) { s.write(s.recordPath("db"), s.read(s.recordPath("other"))) },
+	"record: half":                func(s *scene) { s.write(s.recordPath("db"), s.read(s.recordPath("db"))[:100]) },
+	"record: empty":               func(s *scene) { s.write(s.recordPath("db"), nil) },
+	"record: a new field":         func(s *scene) { s.record(func(r map[string]any) { r["cipher"] = "null" }) },
 
 	"header: another disk's token": func(s *scene) { s.transplant("tokens", "0") },
 	"header: another disk's wrapped key": func(s *scene) {
@@ -208,8 +212,12 @@ var tamperings = map[string]func(*scene){
 	"header: another disk's salt":    func(s *scene) { s.transplant("digests", "0", "salt") },
 	"header: another disk's, whole":  func(s *scene) { s.graft("other") },
 	"header: larger":                 func(s *scene) { s.replace(fmt.Sprint(diskSize), fmt.Sprint(2*diskSize)) },
-	"header: smaller":                func(s *scene) { s.replace(fmt.Sprint(diskSize), fmt.Sprint(diskSize/2)) },
-	"header: smaller segment":        func(s *scene) { s.segment(fmt.Sprint(diskSize), "512") },
+	"header: larger, without a place for it": func(s *scene) {
+		s.replace(fmt.Sprint(diskSize), fmt.Sprint(2*diskSize))
+		s.cut(16<<20 + 2*diskSize - 512)
+	},
+	"header: smaller":         func(s *scene) { s.replace(fmt.Sprint(diskSize), fmt.Sprint(diskSize/2)) },
+	"header: smaller segment": func(s *scene) { s.segment(fmt.Sprint(diskSize), "512") },
 	"header: segment to the end, which is near": func(s *scene) {
 		s.segment(fmt.Sprint(diskSize), "dynamic")
 		s.cut(16<<20 + diskSize - 512)

@@ -47,10 +47,14 @@ func (e *export) take() error {
 	if e.owner.Load() {
 		return nil
 	}
+	size := e.device.Info().Capacity
 	if err := e.right.Take(); err != nil {
 		return err
 	}
 	e.owner.Store(true)
+	if e.device.Info().Capacity != size { // it was resized after the front-end had asked
+		e.blk.Resized()
+	}
 	e.opts.Log.Info("took the disk")
 	if err := e.show(); err != nil {
 		e.opts.Log.Warn("the disk is served, but other commands may not find this export", "err", err)
