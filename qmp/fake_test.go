@@ -25,6 +25,7 @@ type fakeQEMU struct {
 	buses    map[string]*fakeBus // by name
 	devices  map[string]*fakeDevice
 	chardevs map[string]string // id -> socket
+	status   string            // of the run state
 	schema   []map[string]any
 	commands []string
 	args     map[string]json.RawMessage // the last of each command
@@ -76,6 +77,7 @@ func newFake(t *testing.T) *fakeQEMU {
 		devices:  map[string]*fakeDevice{"rp0": {typ: "pcie-root-port"}, "rp1": {typ: "pcie-root-port"}},
 		buses:    map[string]*fakeBus{"pcie.0": {typ: "PCIE"}},
 		chardevs: map[string]string{"compat_monitor0": "stdio"},
+		status:   "running",
 		args:     map[string]json.RawMessage{},
 	}
 	for _, rp := range []string{"rp0", "rp1"} {
@@ -163,6 +165,8 @@ func (q *fakeQEMU) run(name string, args map[string]any) (any, []string, *Error)
 	switch name {
 	case "query-memdev":
 		return q.memdevs, nil, nil
+	case "query-status":
+		return map[string]any{"running": q.status == "running", "status": q.status}, nil, nil
 	case "query-version":
 		return json.RawMessage(`{"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": ""}`), nil, nil
 	case "query-qmp-schema":

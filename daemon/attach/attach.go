@@ -12,6 +12,10 @@
 // A VM that has gone needs no unplugging. A VM that does not let go of the disk keeps
 // its note and its export: detach again when the guest has released it.
 //
+// A VM that has migrated took the disk along, to an export that nobody attached. Detach
+// leaves that alone, clears away what the attach made here, and says so: the note, and
+// the export if an attach started it, which has given the disk away.
+//
 // # Concurrency
 //
 // One attach or detach of a disk at a time, across processes; others are refused.
@@ -55,6 +59,10 @@ type Attachment struct {
 	Started bool      `json:"started_export"`
 	PID     int       `json:"pid"`
 	Since   time.Time `json:"since"`
+	// Migrated: the VM has moved away with the disk. Detach alone tells.
+	Migrated bool `json:"migrated,omitempty"`
+	// ServedBy is the export that serves it now, if that is one of this state directory.
+	ServedBy *disk.Runtime `json:"served_by,omitempty"`
 }
 
 // Attach plugs a disk into a VM.
@@ -117,6 +125,9 @@ func (a Attachment) refuseTwice(ctx context.Context) error {
 		return fmt.Errorf("ask the VM it was attached to: %w", err)
 	}
 	defer mon.Close()
+	if migrated, err := mon.Migrated(ctx); err != nil || migrated {
+		return err
+	}
 	there, err := mon.Attached(ctx, a.ID)
 	if err == nil && there {
 		err = fmt.Errorf("%w to the VM at %s, as %s", ErrAttached, a.QMP, a.ID)
@@ -178,13 +189,10 @@ func Detach(ctx context.Context, c *disk.Catalogue, name string) (Attachment, er
 	defer lock.Close()
 	a, err := load(c, name)
 	if errors.Is(err, ErrNotAttached) {
-		if _, missing := c.Get(name); missing != nil {
-			err = missing
-		}
-		return Attachment{}, err
+		return Attachment{}, notAttached(c, name, err)
 	}
 	if err == nil {
-		err = a.unplug(ctx)
+		err = a.end(ctx, c)
 	}
 	if err == nil && a.Started {
 		err = stop(c, name, a.PID)
@@ -198,16 +206,79 @@ func Detach(ctx context.Context, c *disk.Catalogue, name string) (Attachment, er
 	return a, nil
 }
 
-func (a Attachment) unplug(ctx context.Context) error {
-	mon, err := dial(ctx, a.QMP)
-	if gone(err) {
-		return nil // and its device with it
+// notAttached says more of a disk that has no note.
+func notAttached(c *disk.Catalogue, name string, err error) error {
+	if _, missing := c.Get(name); missing != nil {
+		return missing
 	}
-	if err != nil {
+	if rt, ok := c.Runtime(name); ok {
+		return fmt.Errorf("%w by this command, its export (pid %d) was started otherwise: unplug it in the VM's own monitor (device_del), then end the export", err, rt.PID)
+	}
+	return err
+}
+
+// end ends what the VM does with the disk. If there is no guest at that place any more
+// it has migrated, or is no more.
+func (a *Attachment) end(ctx context.Context, c *disk.Catalogue) error {
+	there, err := a.unplug(ctx)
+	if err != nil || there {
 		return err
 	}
+	a.follow(ctx, c)
+	if a.Started {
+		return a.unused(ctx, c)
+	}
+	return nil
+}
+
+func (a *Attachment) unplug(ctx context.Context) (there bool, err error) {
+	mon, err := dial(ctx, a.QMP)
+	if gone(err) {
+		return false, nil // and its device with it
+	}
+	if err != nil {
+		return false, err
+	}
 	defer mon.Close()
-	return mon.Detach(ctx, a.ID)
+	if a.Migrated, err = mon.Migrated(ctx); err != nil || a.Migrated {
+		return false, err
+	}
+	return true, mon.Detach(ctx, a.ID)
+}
+
+// follow looks where the disk is if the export that it was attached by lives and has
+// given it away. It must be asked before that export is stopped.
+func (a *Attachment) follow(ctx context.Context, c *disk.Catalogue) {
+	path, ok := c.ControlPathOf(a.Disk, a.PID)
+	if !ok {
+		return
+	}
+	if own, err := control.Dial(path).Status(ctx); err != nil || own.Owner {
+		return
+	}
+	now, err := control.Dial(c.ControlPath(a.Disk)).Status(ctx)
+	if err == nil && now.Owner && now.PID != a.PID {
+		a.Migrated, a.ServedBy = true, &disk.Runtime{PID: now.PID, SocketPath: now.SocketPath}
+	}
+}
+
+// unused sees that an export that is to be stopped serves no other VM: one that has
+// migrated to and fro, perhaps. It notices the end of a VM a moment later.
+func (a *Attachment) unused(ctx context.Context, c *disk.Catalogue) error {
+	path, ok := c.ControlPathOf(a.Disk, a.PID)
+	if !ok {
+		return nil
+	}
+	for end := time.Now().Add(goneDeadline); ; time.Sleep(10 * time.Millisecond) { // there is nothing to wait on
+		s, err := control.Dial(path).Status(ctx)
+		if err != nil || !s.Connected || !s.Owner {
+			return nil // what else is wrong with it, stop finds out
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("%w: the VM at %s has gone, and the one that the export with pid %d serves now is not known here; unplug the disk in its own monitor (device_del), or end it, and detach again",
+				ErrOtherVM, a.QMP, a.PID)
+		}
+	}
 }
 
 // begin keeps others from attaching or detaching the disk.

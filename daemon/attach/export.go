@@ -24,6 +24,8 @@ const (
 	stopDeadline = 30 * time.Second
 	// killDeadline is how long an export that serves nobody yet may take to end.
 	killDeadline = 5 * time.Second
+	// goneDeadline is how long an export may take to see that its VM has gone.
+	goneDeadline = 2 * time.Second
 )
 
 // running finds the export of a disk, or starts one. After an error there is none that
@@ -159,7 +161,11 @@ func stop(c *disk.Catalogue, name string, pid int) error {
 		return fmt.Errorf("watch export: %w", err)
 	}
 	defer unix.Close(pidfd)
-	client := control.Dial(c.ControlPath(name))
+	path, ok := c.ControlPathOf(name, pid)
+	if !ok {
+		return nil
+	}
+	client := control.Dial(path)
 	s, err := client.Status(ctx)
 	if errors.Is(err, control.ErrNotRunning) || err == nil && s.PID != pid {
 		return nil

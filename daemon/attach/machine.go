@@ -15,6 +15,7 @@ type machine interface {
 	Attach(ctx context.Context, o qmp.AttachOptions) error
 	Detach(ctx context.Context, id string) error
 	Attached(ctx context.Context, id string) (bool, error)
+	Migrated(ctx context.Context) (bool, error)
 	Close()
 }
 
@@ -43,6 +44,8 @@ func (m monitor) Detach(ctx context.Context, id string) error {
 func (m monitor) Attached(ctx context.Context, id string) (bool, error) {
 	return qmp.Attached(ctx, m.mon, id)
 }
+
+func (m monitor) Migrated(ctx context.Context) (bool, error) { return qmp.Migrated(ctx, m.mon) }
 
 // Close ends the connection. What matters has been answered by then.
 func (m monitor) Close() { _ = m.mon.Disconnect() }

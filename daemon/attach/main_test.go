@@ -46,7 +46,9 @@ func asChild(mode, dir string, args []string) int {
 	os.Rename(started+".tmp", started)
 	switch mode {
 	case "serves":
-		return export(dir, args[1])
+		return export(dir, args[1], false)
+	case "stands by":
+		return export(dir, args[1], true)
 	case "fails":
 		fmt.Fprintln(os.Stderr, "level=WARN something else")
 		fmt.Fprintln(os.Stderr, "sealblk: disk db: the sky has fallen; put it up again")
@@ -64,14 +66,18 @@ func asChild(mode, dir string, args []string) int {
 	return 3
 }
 
-func export(dir, name string) int {
+func export(dir, name string, incoming bool) int {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	c, closeKeys, err := openCatalogue(dir)
 	if err == nil {
 		defer closeKeys()
+		socket := c.SocketPath(name)
+		if incoming {
+			socket = c.StandbySocketPath(name)
+		}
 		err = worker.Run(ctx, c, worker.Options{
-			Disk: name, SocketPath: c.SocketPath(name), FD: -1, NumQueues: 2, QueueSize: 128,
+			Disk: name, SocketPath: socket, FD: -1, NumQueues: 2, QueueSize: 128, Incoming: incoming,
 			Log:   slog.New(slog.NewTextHandler(os.Stderr, nil)),
 			Ready: func(control.Status) { daemon.SdNotify(false, daemon.SdNotifyReady) },
 		})
@@ -120,6 +126,7 @@ type vm struct {
 	devices map[string]string // id -> socket
 	// onAttach and onDetach, if there, are what becomes of the next call.
 	onAttach, onDetach func(ctx context.Context) error
+	migrated           bool // its guest is elsewhere
 }
 
 func newVM() *vm { return &vm{devices: map[string]string{}} }
@@ -154,6 +161,8 @@ func (v *vm) Attached(_ context.Context, id string) (bool, error) {
 	_, there := v.devices[id]
 	return there, nil
 }
+
+func (v *vm) Migrated(context.Context) (bool, error) { return v.migrated, nil }
 
 func (v *vm) Close() {}
 
@@ -199,9 +208,11 @@ func (h *host) attach(mode string) (Attachment, error) {
 }
 
 // export starts an export as an operator does.
-func (h *host) export() (stop func()) {
+func (h *host) export() (stop func()) { return h.exportAs("serves") }
+
+func (h *host) exportAs(mode string) (stop func()) {
 	h.t.Helper()
-	p, err := start(h.t.Context(), h.c, Options{Disk: "db", Program: program(h.c.Dir(), "serves")})
+	p, err := start(h.t.Context(), h.c, Options{Disk: "db", Program: program(h.c.Dir(), mode)})
 	if err != nil {
 		h.t.Fatal(err)
 	}
