@@ -69,9 +69,13 @@ func (c *Catalogue) publicName(name, own, kind string) linkname.Name {
 	return linkname.Name{Own: filepath.Join(run, name+"~"+own+"."+kind), Public: filepath.Join(run, name+"."+kind)}
 }
 
-// ControlPathOf is the control socket of one export of a disk among several, by its pid.
+// ControlPaths are the control sockets of all exports of a disk: of the one that has it,
+// and of those that stand by.
+func (c *Catalogue) ControlPaths(name string) []string { return c.ownFiles(name, "ctl") }
+
+// ControlPathOf is the control socket of one export of a disk, by its pid.
 func (c *Catalogue) ControlPathOf(name string, pid int) (path string, ok bool) {
-	for _, path := range c.ownFiles(name, "ctl") {
+	for _, path := range c.ControlPaths(name) {
 		if strings.HasPrefix(filepath.Base(path), fmt.Sprintf("%s~%d-", name, pid)) {
 			return path, true
 		}

@@ -2,7 +2,7 @@
 //
 // The one who asks changes the backing file, the header and the record, which an
 // export in its sandbox cannot. Then the export, if there is one, is told to take over
-// the new size, and tells its guest.
+// the new size, and tells its guest; so are those that stand by for the disk.
 package resize
 
 import (
@@ -24,9 +24,11 @@ func Disk(ctx context.Context, c *disk.Catalogue, name string, size int64) (disk
 	if err != nil || !running {
 		return r, err
 	}
-	_, err = control.Dial(c.ControlPath(name)).Resize(ctx, size)
-	if err != nil && !errors.Is(err, control.ErrNotRunning) {
-		return r, fmt.Errorf("%w; resize it again to the same size: %w", ErrNotTold, err)
+	for _, export := range c.ControlPaths(name) {
+		_, err := control.Dial(export).Resize(ctx, size)
+		if err != nil && !errors.Is(err, control.ErrNotRunning) {
+			return r, fmt.Errorf("%w; resize it again to the same size: %w", ErrNotTold, err)
+		}
 	}
 	return r, nil
 }

@@ -17,13 +17,18 @@ import (
 // stand starts a second export of a disk, and connects to it without starting rings.
 func (h *host) stand() *frontend.Disk {
 	h.t.Helper()
+	return h.standWith(frontend.Options{Timeout: 10 * time.Second})
+}
+
+func (h *host) standWith(o frontend.Options) *frontend.Disk {
+	h.t.Helper()
 	socket := h.socket + "2"
 	h.export(Options{Disk: "db", FD: -1, SocketPath: socket, Incoming: true})
 	s, err := frontend.Dial(context.Background(), socket)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	d, err := frontend.Connect(s, frontend.Options{Timeout: 10 * time.Second})
+	d, err := frontend.Connect(s, o)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"sealblk/blockdev/file"
 	"sealblk/daemon/control"
 	"sealblk/daemon/resize"
+	"sealblk/disk"
 	"sealblk/vhost/frontend"
 )
 
@@ -63,6 +66,61 @@ func TestResizeWhileServing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestResizeWhileStandingBy: a front-end that asked for the configuration before the disk
+// was resized is told; by an export of another state directory when that takes the disk.
+func TestResizeWhileStandingBy(t *testing.T) {
+	for name, o := range map[string]struct{ encrypted, elsewhere bool }{
+		"plain": {false, false}, "encrypted": {true, false}, "another state directory": {true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t)
+			r := h.create("db", o.encrypted, 512)
+			h.export(Options{Disk: "db", FD: -1})
+			source := h.connect()
+			defer source.Close()
+			other := h
+			if o.elsewhere {
+				other = h.another(r)
+			}
+			told := make(chan frontend.Config, 10)
+			destination := other.standWith(frontend.Options{
+				Timeout: 10 * time.Second, ConfigChanged: func(c frontend.Config) { told <- c },
+			})
+			if _, err := resize.Disk(t.Context(), h.catalogue, "db", 2*diskSize); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(source.Stop(), destination.Start()); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case c := <-told:
+				if c.Capacity != 2*diskSize/512 {
+					t.Errorf("told of %d sectors", c.Capacity)
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatal("not told")
+			}
+			if _, err := destination.Queue(0).WriteAt(make([]byte, 4096), 2*diskSize-4096); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// another is a second state directory with the same KMS that has the disk.
+func (h *host) another(r disk.Record) *host {
+	h.t.Helper()
+	other := newHost(h.t)
+	err := os.Symlink(filepath.Join(h.catalogue.Dir(), "kms"), filepath.Join(other.catalogue.Dir(), "kms"))
+	if err == nil {
+		_, err = other.catalogue.Import(h.t.Context(), r.Name, r.Backend)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return other
 }
 
 // TestResizeThatWasNotMade: an export takes over no size that its file has not.
