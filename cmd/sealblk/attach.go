@@ -54,7 +54,7 @@ func (a *app) diskDetach(c *cli.Context, disks *disk.Catalogue, args []string) e
 		return a.printer(c).done(at, "detached disk %s here; its VM has migrated and still has it, served by the export with pid %d at %s",
 			at.Disk, at.ServedBy.PID, at.ServedBy.SocketPath)
 	case at.Migrated:
-		return a.printer(c).done(at, "detached disk %s here; its VM has migrated and still has it", at.Disk)
+		return a.printer(c).done(at, "detached disk %s here; its VM has migrated", at.Disk)
 	}
 	return a.printer(c).done(at, "detached disk %s", at.Disk)
 }
