@@ -119,7 +119,13 @@ type export struct {
 // export starts an export and waits until it is ready.
 func (h *host) export(disk string, args ...string) *export {
 	h.t.Helper()
-	e := &export{t: h.t, socket: filepath.Join(h.dir, disk+".sock")}
+	return h.exportAt(filepath.Join(h.dir, disk+".sock"), disk, args...)
+}
+
+// exportAt starts an export on a socket of that path.
+func (h *host) exportAt(socket, disk string, args ...string) *export {
+	h.t.Helper()
+	e := &export{t: h.t, socket: socket}
 	e.cmd = h.command(append([]string{"export", disk, "--socket-path", e.socket}, args...)...)
 	stderr, err := e.cmd.StderrPipe()
 	if err != nil {

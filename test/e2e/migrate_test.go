@@ -3,15 +3,15 @@
 package e2e
 
 import (
-	"context"
+	"crypto/sha256"
 	"fmt"
-	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"sealblk/internal/leaktest"
 	"sealblk/qmp"
 	"sealblk/test/guest"
 )
@@ -19,73 +19,15 @@ import (
 // incoming starts an export that stands by for a disk.
 func (h *host) incoming(disk string) *export {
 	h.t.Helper()
-	socket := filepath.Join(h.dir, disk+"-incoming.sock")
-	e := h.export(disk, "--incoming", "--num-queues", "2", "--socket-path", socket)
-	e.socket = socket
-	return e
+	return h.exportAt(filepath.Join(h.dir, disk+"-incoming.sock"), disk, "--incoming", "--num-queues", "2")
 }
 
-// ownership watches which of two exports has the lock of a file.
-type ownership struct {
-	source, destination int // pids
-	path                string
-
-	samples, both atomic.Int64
-	// moved is when the destination was first seen as the owner.
-	moved atomic.Int64
-}
-
-// owns tells whether a process holds the right to write to the file: the kernel lists
-// the locks of each open file.
-func (o *ownership) owns(pid int) bool {
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return false
-	}
-	for _, e := range entries {
-		if to, err := os.Readlink(filepath.Join(dir, e.Name())); err != nil || to != o.path {
-			continue
-		}
-		info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", pid, e.Name()))
-		if err == nil && strings.Contains(string(info), "OFDLCK") && strings.Contains(string(info), "WRITE") {
-			return true
-		}
-	}
-	return false
-}
-
-// sample looks at the source before and after the destination, so that a lock that
-// changes hands between two looks is not seen twice.
-func (o *ownership) sample() {
-	before := o.owns(o.source)
-	theirs := o.owns(o.destination)
-	if theirs && o.moved.Load() == 0 {
-		o.moved.Store(time.Now().UnixNano())
-	}
-	if theirs && before && o.owns(o.source) {
-		o.both.Add(1)
-	}
-	o.samples.Add(1)
-}
-
-func (o *ownership) watch(t *testing.T) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for ctx.Err() == nil {
-			o.sample()
-		}
-	}()
-	return func() {
-		cancel()
-		<-done
-		t.Logf("%d looks at the locks", o.samples.Load())
-		if n := o.both.Load(); n != 0 {
-			t.Errorf("the disk had two owners, seen %d times", n)
-		}
-	}
+// machineFor starts a machine whose guest is to come, with the disk of an export.
+func machineFor(t *testing.T, c guest.Config, e *export) *guest.VM {
+	t.Helper()
+	c.Incoming = true
+	c.Disks = []guest.Disk{cold(e)}
+	return guest.ForTest(t, c)
 }
 
 // monitor speaks QMP to a machine.
@@ -106,6 +48,34 @@ func command(t *testing.T, m *qmp.Monitor, name string, args, out any) {
 	}
 }
 
+// The pace of a migration.
+var (
+	// endless sends memory slower than the load writes it, and would stop the guest
+	// only for a millisecond: it goes round after round.
+	endless = map[string]any{"max-bandwidth": 32 << 20, "downtime-limit": 1}
+	atOnce  = map[string]any{"max-bandwidth": 1 << 30, "downtime-limit": 2000}
+)
+
+// startMigration begins a migration that is completed when the destination has said so.
+func startMigration(t *testing.T, m *qmp.Monitor, to *guest.VM, pace map[string]any) {
+	t.Helper()
+	capability(t, m, "return-path", true)
+	send(t, m, to, pace)
+}
+
+func send(t *testing.T, m *qmp.Monitor, to *guest.VM, pace map[string]any) {
+	t.Helper()
+	command(t, m, "migrate-set-parameters", pace, nil)
+	command(t, m, "migrate", map[string]any{"uri": "unix:" + to.MigrationSocket()}, nil)
+}
+
+func capability(t *testing.T, m *qmp.Monitor, name string, on bool) {
+	t.Helper()
+	command(t, m, "migrate-set-capabilities", map[string]any{
+		"capabilities": []any{map[string]any{"capability": name, "state": on}},
+	}, nil)
+}
+
 type migrationStatus struct {
 	Status    string `json:"status"`
 	ErrorDesc string `json:"error-desc"`
@@ -114,7 +84,7 @@ type migrationStatus struct {
 	} `json:"ram"`
 }
 
-// migrationBecomes waits for a status of the migration.
+// migrationBecomes waits for a state of the migration.
 func migrationBecomes(t *testing.T, m *qmp.Monitor, enough func(migrationStatus) bool) {
 	t.Helper()
 	for deadline := time.Now().Add(90 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -129,142 +99,265 @@ func migrationBecomes(t *testing.T, m *qmp.Monitor, enough func(migrationStatus)
 	}
 }
 
-func startMigration(t *testing.T, m *qmp.Monitor, to *guest.VM, bandwidth int) {
-	t.Helper()
-	command(t, m, "migrate-set-parameters", map[string]any{"max-bandwidth": bandwidth, "downtime-limit": 500}, nil)
-	command(t, m, "migrate", map[string]any{"uri": "unix:" + to.MigrationSocket()}, nil)
+func is(status string) func(migrationStatus) bool {
+	return func(s migrationStatus) bool { return s.Status == status }
 }
 
-// load writes noise to the first half of a disk, slot by slot, reads each slot back at
-// once, and notes its sum; and reads the second half into the guest's memory again and
-// again. It goes on until /tmp/stop is there.
+// load fills 24 MiB with noise. It writes noise to the first third, slot by slot, and
+// notes the sum of each slot; and reads the second third into the guest's memory again
+// and again. It goes on until /tmp/stop is there; /tmp/still stills the reader.
+//
+// Somebody has the disk open all the time: else the kernel drops what it has read with the
+// last who closes it.
 const load = `set -e
-dd if=/dev/urandom of=/dev/vda bs=1M seek=16 count=16 conv=notrunc,fsync 2>/dev/null
-dd if=/dev/vda bs=1M skip=16 count=16 2>/dev/null | sha256sum >/tmp/second
+sleep 100000 </dev/vda >/dev/null 2>&1 &
+dd if=/dev/urandom of=/dev/vda bs=1M count=24 conv=notrunc,fsync 2>/dev/null
+echo 3 >/proc/sys/vm/drop_caches
+dd if=/dev/vda bs=1M skip=8 count=8 2>/dev/null | sha256sum >/tmp/second
 (i=0; while [ ! -e /tmp/stop ]; do
-	slot=$((i % 64)); i=$((i + 1))
+	slot=$((i % 32)); i=$((i + 1))
 	dd if=/dev/urandom of=/tmp/noise bs=64k count=1 2>/dev/null
 	dd if=/tmp/noise of=/dev/vda bs=64k seek=$slot count=1 conv=notrunc,fsync 2>/dev/null || echo "write $slot" >>/tmp/bad
 	sum=$(sha256sum </tmp/noise); echo "$sum" >/tmp/sum.$slot; echo $i >/tmp/writes
 done; echo done >/tmp/writer) >/dev/null 2>&1 &
 (i=0; while [ ! -e /tmp/stop ]; do
 	echo 1 >/proc/sys/vm/drop_caches
-	dd if=/dev/vda bs=1M skip=16 count=16 2>/dev/null | sha256sum | cmp -s - /tmp/second || echo "read" >>/tmp/bad
+	dd if=/dev/vda bs=1M skip=8 count=8 2>/dev/null | sha256sum | cmp -s - /tmp/second || echo "read" >>/tmp/bad
 	i=$((i + 1)); echo $i >/tmp/reads
+	[ ! -e /tmp/still ] || touch /tmp/stilled
+	while [ -e /tmp/still ]; do usleep 50000; done
 done; echo done >/tmp/reader) >/dev/null 2>&1 &
 until [ -s /tmp/writes ] && [ -s /tmp/reads ]; do usleep 50000; done`
 
-// verify ends the load and compares: what is in the guest's memory, what is on the
-// disk, and what was noted.
+// goesOn waits until the load has written some more, and sees that nothing went wrong.
+const goesOn = `n=$(cat /tmp/writes); until [ $(cat /tmp/writes) -gt $((n + 4)) ]; do usleep 50000; done; ! cat /tmp/bad 2>/dev/null`
+
+// readOnce reads the last third into the guest's memory, where it stays. Nobody but the
+// back-end writes to those pages: they arrive if it marks what it writes.
+const readOnce = `rm -f /tmp/stilled; touch /tmp/still; until [ -e /tmp/stilled ]; do usleep 50000; done
+echo 3 >/proc/sys/vm/drop_caches
+dd if=/dev/vda bs=1M skip=16 count=8 2>/dev/null | sha256sum >/tmp/third`
+
+// compareOnce compares what has arrived, then what is on the disk.
+const compareOnce = `read -r before _ </sys/block/vda/stat
+dd if=/dev/vda bs=1M skip=16 count=8 2>/dev/null | sha256sum | cmp - /tmp/third || echo "in memory"
+read -r after _ </sys/block/vda/stat; [ $before = $after ] || echo "not in memory"
+echo 3 >/proc/sys/vm/drop_caches
+dd if=/dev/vda bs=1M skip=16 count=8 2>/dev/null | sha256sum | cmp - /tmp/third || echo "on the disk"
+rm /tmp/still`
+
+// verify ends the load and compares what is on the disk with what was noted.
 const verify = `touch /tmp/stop
 until [ -e /tmp/writer ] && [ -e /tmp/reader ]; do usleep 50000; done
-dd if=/dev/vda bs=1M skip=16 count=16 2>/dev/null | sha256sum | cmp -s - /tmp/second || echo "second half in memory" >>/tmp/bad
 echo 3 >/proc/sys/vm/drop_caches
-dd if=/dev/vda bs=1M skip=16 count=16 2>/dev/null | sha256sum | cmp -s - /tmp/second || echo "second half on disk" >>/tmp/bad
+dd if=/dev/vda bs=1M skip=8 count=8 2>/dev/null | sha256sum | cmp -s - /tmp/second || echo "second third" >>/tmp/bad
 for f in /tmp/sum.*; do
 	slot=${f#/tmp/sum.}
 	dd if=/dev/vda bs=64k skip=$slot count=1 2>/dev/null | sha256sum | cmp -s - $f || echo "slot $slot" >>/tmp/bad
 done
-cat /tmp/bad 2>/dev/null; echo "verified"`
+cat /tmp/bad 2>/dev/null; dd if=/dev/vda bs=1M count=24 2>/dev/null | sha256sum`
 
-// TestMigration moves a guest that writes and reads without a pause to another
-// machine, after an attempt that is cancelled.
+// migrate moves a guest, and returns when it works where it is now.
+func migrate(t *testing.T, vm, target *guest.VM, from, to side) {
+	t.Helper()
+	m := monitor(t, vm)
+	stop := watch(t, from, to)
+	startMigration(t, m, target, endless)
+	// All pages are copied once, then the back-end writes to some, then comes the rest.
+	migrationBecomes(t, m, func(s migrationStatus) bool { return s.RAM.Rounds >= 3 })
+	vm.Must(t, readOnce)
+	command(t, m, "migrate-set-parameters", atOnce, nil)
+	migrationBecomes(t, m, is("completed"))
+	if got := target.Must(t, compareOnce); got != "" {
+		t.Errorf("what the guest had read is not what it reads now: %s", got)
+	}
+	target.Must(t, goesOn)
+	stop()
+}
+
+// TestMigration moves a guest that writes and reads without a pause to another machine,
+// on another host as far as sealblk can see, and back.
 func TestMigration(t *testing.T) {
+	leaktest.Tool(t, "cryptsetup")
 	h := newHost(t)
-	h.run("disk", "create", "db", "--size", "32M", "--encrypted")
+	h.run("disk", "create", "db", "--size", "24M", "--encrypted")
+	other := h.another("db")
 	source := h.export("db", "--num-queues", "2")
 	config := guest.Config{CPUs: 2, Disks: []guest.Disk{cold(source)}}
 	vm := guest.ForTest(t, config)
 	vm.Must(t, load)
-	from := monitor(t, vm)
+	destination := other.incoming("db")
+	away := machineFor(t, config, destination)
+	here, there := h.side("source", "db", source), other.side("destination", "db", destination)
 
-	cancelMigration(t, h, vm, from, config)
-
-	destination := h.incoming("db")
-	target := machineFor(t, config, destination)
-	path, err := filepath.EvalSymlinks(h.show("db").Path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	owners := &ownership{source: source.cmd.Process.Pid, destination: destination.cmd.Process.Pid, path: path}
-	if !owners.owns(owners.source) || owners.owns(owners.destination) {
-		t.Fatal("before the migration the source is not the owner")
-	}
-	stop := owners.watch(t)
-	startMigration(t, from, target, 64<<20)
-	migrationBecomes(t, from, func(s migrationStatus) bool { return s.Status == "completed" })
-	target.Must(t, `n=$(cat /tmp/writes); until [ $(cat /tmp/writes) -gt $((n + 5)) ]; do usleep 50000; done`)
-	stop()
-	if owners.owns(owners.source) || !owners.owns(owners.destination) {
-		t.Error("after the migration the destination is not the owner")
-	}
-	if got := h.show("db"); got.State != "in-use" || got.SocketPath != destination.socket {
-		t.Errorf("the disk is %+v", got)
+	// The other host is not told.
+	h.run("disk", "resize", "db", "32M")
+	vm.Must(t, "until [ $(cat /sys/block/vda/size) = 65536 ]; do usleep 50000; done")
+	migrate(t, vm, away, here, there)
+	away.Must(t, "echo new | dd of=/dev/vda bs=1M seek=31 conv=notrunc,fsync 2>/dev/null")
+	for _, h := range []*host{h, other} {
+		if got := h.show("db").State; got != "in-use" {
+			t.Errorf("the disk is %q", got)
+		}
+		h.refused("in use", "disk", "delete", "db")
 	}
 	vm.Kill()
-	source.stop()
-	h.refused("in use", "disk", "delete", "db")
-	if got := target.Must(t, verify); got != "verified\n" {
-		t.Errorf("after the migration:\n%s", got)
-	}
-	powerOff(t, target)
+
+	back := machineFor(t, config, source) // the export that gave the disk away stands by for it
+	migrate(t, away, back, there, here)
+	away.Kill()
 	destination.stop()
+
+	sum := strings.TrimSuffix(back.Must(t, verify), "  -\n")
+	powerOff(t, back)
+	source.stop()
 	if got := h.show("db").State; got != "available" {
 		t.Errorf("the disk is %q", got)
 	}
+	plain, _ := decrypt(t, other, "db")
+	if sum != fmt.Sprintf("%x", sha256.Sum256(plain[:24<<20])) || string(plain[31<<20:][:4]) != "new\n" {
+		t.Errorf("the disk in the guest is not what other software decrypts: %s", sum)
+	}
 }
 
-func machineFor(t *testing.T, c guest.Config, e *export) *guest.VM {
-	t.Helper()
-	c.Incoming = true
-	c.Disks = []guest.Disk{cold(e)}
-	return guest.ForTest(t, c)
+// another is another host with the same KMS that sees the disk's storage.
+func (h *host) another(disk string) *host {
+	h.t.Helper()
+	other := newHost(h.t)
+	if out, err := exec.Command("cp", "-a", filepath.Join(h.dir, "kms"), other.dir).CombinedOutput(); err != nil {
+		h.t.Fatalf("copy the KMS: %v\n%s", err, out)
+	}
+	other.run("disk", "import", disk, "--backend", "file:"+h.show(disk).Path)
+	return other
 }
 
-// cancelMigration begins a migration, and calls it off: the guest goes on where it is.
-func cancelMigration(t *testing.T, h *host, vm *guest.VM, from *qmp.Monitor, c guest.Config) {
-	t.Helper()
-	standby := h.incoming("db")
-	target := machineFor(t, c, standby)
-	startMigration(t, from, target, 4<<20)
-	migrationBecomes(t, from, func(s migrationStatus) bool { return s.Status == "active" })
-	vm.Must(t, `n=$(cat /tmp/writes); until [ $(cat /tmp/writes) -gt $((n + 3)) ]; do usleep 50000; done`)
-	command(t, from, "migrate_cancel", nil, nil)
-	migrationBecomes(t, from, func(s migrationStatus) bool { return s.Status == "cancelled" })
-	target.Kill()
-	standby.stop()
-	vm.Must(t, `n=$(cat /tmp/writes); until [ $(cat /tmp/writes) -gt $((n + 3)) ]; do usleep 50000; done; ! [ -e /tmp/bad ]`)
-}
-
-// TestStoppedMachineTakesItsDiskBack: to pause a machine gives the disk up, as the last
-// step of a migration does; if that fails, the machine goes on with it.
-func TestStoppedMachineTakesItsDiskBack(t *testing.T) {
+// TestMigrationThatFails: wherever a migration ends early, the guest goes on where it
+// was, with its disk.
+func TestMigrationThatFails(t *testing.T) {
 	h := newHost(t)
-	h.run("disk", "create", "db", "--size", "32M", "--encrypted")
+	h.run("disk", "create", "db", "--size", "24M", "--encrypted")
 	source := h.export("db", "--num-queues", "2")
-	vm := guest.ForTest(t, guest.Config{CPUs: 2, Disks: []guest.Disk{cold(source)}})
+	config := guest.Config{CPUs: 2, Disks: []guest.Disk{cold(source)}}
+	vm := guest.ForTest(t, config)
 	vm.Must(t, load)
-	m := monitor(t, vm)
-	path, err := filepath.EvalSymlinks(h.show("db").Path)
-	if err != nil {
-		t.Fatal(err)
+	m, here := monitor(t, vm), h.side("source", "db", source)
+	t.Run("machine stops and goes on", func(t *testing.T) { stopsAndGoesOn(t, h, vm, m, here) })
+	for _, c := range []struct {
+		name   string
+		paused bool // the guest is stopped already, and the disk given up
+		end    func(target *guest.VM)
+		status string
+	}{
+		{"called off while the guest runs", false, func(*guest.VM) { command(t, m, "migrate_cancel", nil, nil) }, "cancelled"},
+		{"destination dies while the guest runs", false, func(target *guest.VM) { target.Kill() }, "failed"},
+		{"called off when the guest is stopped", true, func(*guest.VM) { command(t, m, "migrate_cancel", nil, nil) }, "cancelled"},
+		{"destination dies when the guest is stopped", true, func(target *guest.VM) {
+			target.Kill()
+			command(t, m, "migrate-continue", map[string]any{"state": "pre-switchover"}, nil)
+		}, "failed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			standby := h.incoming("db")
+			target := machineFor(t, config, standby)
+			there := h.side("destination", "db", standby)
+			idle := there.work(t)
+			capability(t, m, "pause-before-switchover", c.paused)
+			if c.paused {
+				startMigration(t, m, target, atOnce)
+				migrationBecomes(t, m, is("pre-switchover"))
+			} else {
+				startMigration(t, m, target, endless)
+				migrationBecomes(t, m, is("active"))
+				vm.Must(t, goesOn)
+			}
+			if here.owns() == c.paused || there.owns() {
+				t.Error("the right to the disk is not where the guest is")
+			}
+			h.refused("in use", "disk", "delete", "db")
+			c.end(target)
+			migrationBecomes(t, m, is(c.status))
+			vm.Must(t, goesOn)
+			if !here.owns() || there.owns() || there.work(t) != idle {
+				t.Error("the disk has not stayed where the guest is")
+			}
+			target.Kill()
+			standby.stop()
+		})
 	}
-	owners := &ownership{source: source.cmd.Process.Pid, path: path}
-	for range 3 {
-		command(t, m, "stop", nil, nil)
-		if owners.owns(owners.source) {
-			t.Error("a stopped machine's export still owns the disk")
-		}
-		h.refused("in use", "disk", "delete", "db")
-		command(t, m, "cont", nil, nil)
-		vm.Must(t, `n=$(cat /tmp/writes); until [ $(cat /tmp/writes) -gt $((n + 2)) ]; do usleep 50000; done`)
-		if !owners.owns(owners.source) {
-			t.Error("a running machine's export does not own the disk")
-		}
-	}
-	if got := vm.Must(t, verify); got != "verified\n" {
+	t.Run("destination cannot load the guest and the source is not told", func(t *testing.T) { isNotLoaded(t, h, vm, m, here, config) })
+	if got := vm.Must(t, verify); strings.Count(got, "\n") != 1 {
 		t.Errorf("got:\n%s", got)
 	}
 	powerOff(t, vm)
 	source.stop()
+}
+
+// TestDetachAfterMigration: the note of an attach is of no use when the VM has moved on.
+func TestDetachAfterMigration(t *testing.T) {
+	h := newHost(t)
+	h.run("disk", "create", "db", "--size", "8M", "--encrypted")
+	config := guest.Config{CPUs: 2, RootPorts: 1}
+	vm := guest.ForTest(t, config)
+	h.run("disk", "attach", "db", "--qmp", vm.QMP(), "--id", "hot", "--bus", "rp0")
+	if err := vm.WaitDisk(t.Context(), "vda"); err != nil {
+		t.Fatal(err)
+	}
+	vm.Must(t, "echo written | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null")
+	standby := h.exportAt(filepath.Join(h.dir, "standby.sock"), "db", "--incoming") // as attach started the other
+	config.Incoming = true
+	config.Args = []string{"-chardev", "socket,id=c,path=" + standby.socket, "-device", "vhost-user-blk-pci,id=hot,chardev=c,bus=rp0,num-queues=4"}
+	target := guest.ForTest(t, config)
+	m := monitor(t, vm)
+	startMigration(t, m, target, atOnce)
+	migrationBecomes(t, m, is("completed"))
+	m.Disconnect()
+
+	if out := h.run("disk", "detach", "db"); !strings.Contains(out, "migrated") || !strings.Contains(out, standby.socket) {
+		t.Errorf("detach says %q", out)
+	}
+	h.refused("not attached", "disk", "detach", "db")
+	h.refused("in use", "disk", "delete", "db")
+	if got := target.Must(t, "echo 3 >/proc/sys/vm/drop_caches; head -c 8 /dev/vda; echo more | dd of=/dev/vda conv=notrunc,fsync 2>/dev/null"); got != "written\n" {
+		t.Errorf("the guest reads %q where it is now", got)
+	}
+	powerOff(t, target)
+	standby.stop()
+}
+
+// stopsAndGoesOn: to pause a machine gives the disk up, as the last step of a migration
+// does.
+func stopsAndGoesOn(t *testing.T, h *host, vm *guest.VM, m *qmp.Monitor, here side) {
+	for range 3 {
+		command(t, m, "stop", nil, nil)
+		if here.owns() {
+			t.Error("a stopped machine's export still owns the disk")
+		}
+		h.refused("in use", "disk", "delete", "db")
+		command(t, m, "cont", nil, nil)
+		vm.Must(t, goesOn)
+		if !here.owns() {
+			t.Error("a running machine's export does not own the disk")
+		}
+	}
+}
+
+// isNotLoaded: a machine that was not to lose its guest, but has, can be told to go on.
+func isNotLoaded(t *testing.T, h *host, vm *guest.VM, m *qmp.Monitor, here side, config guest.Config) {
+	standby := h.incoming("db")
+	config.Incoming, config.Disks = true, []guest.Disk{{ID: "cold", Socket: standby.socket, Queues: 1}} // not as the source
+	target := guest.ForTest(t, config)
+	capability(t, m, "return-path", false)
+	capability(t, m, "pause-before-switchover", false)
+	send(t, m, target, atOnce)
+	migrationBecomes(t, m, is("completed"))
+	<-target.Exited()
+	if here.owns() {
+		t.Error("the source owns the disk without its guest")
+	}
+	command(t, m, "cont", nil, nil)
+	vm.Must(t, goesOn)
+	if !here.owns() {
+		t.Error("the disk is not where the guest is")
+	}
+	standby.stop()
 }
