@@ -101,7 +101,7 @@ func listens(path string) bool {
 }
 
 // stopPatience is how long a server may take to end in good order.
-const stopPatience = 5 * time.Second
+const stopPatience = 20 * time.Second
 
 // Close stops the server and removes what belongs to it.
 func (s *Server) Close() error {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -191,13 +192,14 @@ func TestSlotsWait(t *testing.T) {
 		if err := s.Submit(); err != nil {
 			t.Fatal(err)
 		}
-		go func() {
+		var backend sync.WaitGroup
+		backend.Go(func() {
 			d := &device{m: q.memory, r: q.Ring}
 			head, _, _, _ := d.pop()
 			*s.slots[0].status = StatusIOErr
 			d.push(uint32(head), 1)
 			q.Call.Signal()
-		}()
+		})
 		var done [1]Completion
 		if err := s.Wait(); err != nil {
 			t.Fatalf("polling %v: %v", polling, err)
@@ -205,6 +207,7 @@ func TestSlotsWait(t *testing.T) {
 		if n, err := s.Poll(done[:]); n != 1 || err != nil || !errors.Is(done[0].Err(), ErrIO) {
 			t.Fatalf("polling %v: got %d %v, %v", polling, n, done[0], err)
 		}
+		backend.Wait()
 	}
 }
 
