@@ -39,7 +39,7 @@ func Attack(t testing.TB, target Target, program []byte) {
 		if len(a.rest) == 0 || !a.connected() {
 			return
 		}
-		ops[int(a.byte())%len(ops)](a)
+		a.perform(ops[int(a.byte())%len(ops)])
 	}
 }
 
@@ -144,7 +144,7 @@ func (a *attacker) connected() bool {
 	defer cancel()
 	o := frontend.Options{
 		Queues: 2, QueueSize: attackSize, Indirect: 4, Timeout: attackPatience,
-		Layout: []frontend.RegionLayout{{Size: attackMemory / 2}, {GuestAddr: attackMemory / 2, Size: attackMemory / 2}},
+		Layout: []frontend.RegionLayout{{Size: attackMemory / 2}, {GuestAddr: attackMemory / 2, Size: attackMemory / 2, File: 1}},
 	}
 	d, err := frontend.Open(ctx, a.target.Socket, o)
 	if err != nil {
@@ -222,6 +222,14 @@ var ops = []func(*attacker){
 	(*attacker).kick,
 	(*attacker).request,
 	(*attacker).disconnect,
+	(*attacker).resize,
+	(*attacker).reshapeInflight,
+	(*attacker).remap,
+	(*attacker).flood,
+	(*attacker).unread,
+	(*attacker).stopHalfWay,
+	(*attacker).halfClose,
+	(*attacker).callAndGo,
 }
 
 func (a *attacker) anyMessage() {
@@ -346,6 +354,10 @@ func (a *attacker) request() {
 		return // its memory is used up
 	}
 	r.Type, r.Sector = uint32(a.byte()%16), a.number()
+	if a.byte()%2 == 0 { // in memory that the rings can do without
+		far := &a.d.Memory.Regions[1]
+		r.Segments = []frontend.Segment{{Addr: far.GuestAddr + uint64(a.byte())<<12, Len: uint32(a.byte()) << 9}}
+	}
 	if q.Submit(r) == nil {
 		_ = q.Notify() // like a kick
 	}
