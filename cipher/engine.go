@@ -8,7 +8,8 @@ package cipher
 // compiler sees that the buffers do not escape. A run is a number of data units of
 // unitSize bytes each, a multiple of 256; the tweak of the first is the 128-bit
 // number hi:lo before encryption, and lo grows by unitSize/512 from unit to unit,
-// modulo 2^64. hi is zero outside of tests.
+// modulo 2^64. hi is zero outside of tests. decryptUnits returns how many units are
+// left: it ends before one whose first 8 bytes are zero, unless skip, a number, is not.
 type engine uint8
 
 const (

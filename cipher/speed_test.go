@@ -4,9 +4,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"testing"
 	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
 
 	"sealblk/cipher/internal/aeslimit"
 	"sealblk/cipher/internal/speed"
@@ -69,6 +72,7 @@ type speedReport struct {
 	rows    map[speedKey]*speed.Case
 	limits  map[string]*speed.Case
 	spin    *speed.Case // one byte a cycle
+	disk    []*speed.Case
 	openssl map[opensslKey][]float64
 }
 
@@ -92,7 +96,44 @@ func newSpeedReport(t *testing.T) *speedReport {
 			s.addRuns(e, unit, mustXTS(t, e, testKey(), unit))
 		}
 	}
+	s.addDisk(mustXTS(t, best(), testKey(), 4096), hugeMemory(t, diskSize))
 	return s
+}
+
+// diskSize is that of the devices of sealblk bench: much more than the caches hold.
+const diskSize = 1 << 30
+
+// hugeMemory is memory with a page below each of its pages.
+func hugeMemory(t *testing.T, size int) []byte {
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(mem) })
+	_ = unix.Madvise(mem, unix.MADV_HUGEPAGE) // as blockdev/memory does
+	for i := 0; i < size; i += 4096 {
+		mem[i] = 1
+	}
+	return mem
+}
+
+// addDisk adds what the cipher alone does in the place of a whole server: it decrypts a
+// disk in memory to the buffers of 32 requests, in order and at random.
+func (s *speedReport) addDisk(x *XTS, disk []byte) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, run := range []int{128 << 10, 4 << 10} {
+		const sample = 8 << 20 // enough for the caches to be this case's own
+		buffers, at := make([]byte, 32*run), 0
+		do := func() {
+			for i := range sample / run {
+				x.Decrypt(buffers[i%32*run:][:run], disk[at:at+run], uint64(at)/SectorSize)
+				if at = (at + run) % len(disk); run == 4<<10 {
+					at = rng.IntN(len(disk)/run) * run
+				}
+			}
+		}
+		s.disk = append(s.disk, s.add(fmt.Sprintf("%d KiB of 1 GiB", run>>10), sample, do))
+	}
 }
 
 func (s *speedReport) add(name string, n int, do func()) *speed.Case {
@@ -165,6 +206,9 @@ func (s *speedReport) print(out io.Writer) {
 	}
 	for _, k := range s.keys {
 		s.printRow(w, k)
+	}
+	for _, c := range s.disk {
+		fmt.Fprintf(w, "%v\tdecrypt\t4096\t%s\t%s\t\t\t\t\t\n", best(), c.Name, s.rate(c))
 	}
 	_ = w.Flush()
 	fmt.Fprintln(out)

@@ -60,7 +60,7 @@ func cryptUnit(t testing.TB, e engine, key, unit []byte, lo, hi uint64, decrypt 
 	buf := make([]byte, size)
 	copy(buf, unit)
 	if decrypt {
-		decryptUnits(e, x.state, &buf[0], &buf[0], 1, uint64(size), lo, hi)
+		decryptUnits(e, x.state, &buf[0], &buf[0], 1, uint64(size), lo, hi, 1)
 	} else {
 		encryptUnits(e, x.state, &buf[0], &buf[0], 1, uint64(size), lo, hi)
 	}

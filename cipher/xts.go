@@ -98,7 +98,24 @@ func (x *XTS) Decrypt(dst, src []byte, sector uint64) {
 	if units == 0 {
 		return
 	}
-	decryptUnits(x.engine, x.state, &dst[0], &src[0], units, uint64(x.unitSize), sector, 0)
+	decryptUnits(x.engine, x.state, &dst[0], &src[0], units, uint64(x.unitSize), sector, 0, 1)
+}
+
+// ZeroPrefix is the number of bytes at the beginning of a data unit that
+// [XTS.DecryptUntilZero] looks at.
+const ZeroPrefix = 8
+
+// DecryptUntilZero is Decrypt that ends before the first data unit whose first
+// [ZeroPrefix] bytes are zero, and returns the number of bytes that it decrypted. It is
+// for stores in which what was never written reads as zeros: to look at each unit before
+// takes longer, since the looks wait for memory and the decryption does not.
+func (x *XTS) DecryptUntilZero(dst, src []byte, sector uint64) int {
+	units := x.check(dst, src)
+	if units == 0 {
+		return 0
+	}
+	left := decryptUnits(x.engine, x.state, &dst[0], &src[0], units, uint64(x.unitSize), sector, 0, 0)
+	return int(units-left) * x.unitSize
 }
 
 // check panics where the contract of Encrypt and Decrypt is broken; it returns the

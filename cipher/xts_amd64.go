@@ -6,19 +6,20 @@ package cipher
 
 // The kernels take runs as engine.go describes them. keys is the state with the
 // schedules of expandAESNI. They read each byte of src once and write each byte of
-// dst once; they leave nothing in registers or on the stack.
+// dst once, but for the first 8 of a unit that is decrypted; they leave nothing in
+// registers or on the stack.
 
 //go:noescape
 func encryptAESNI(keys, dst, src *byte, units, unitSize, lo, hi uint64)
 
 //go:noescape
-func decryptAESNI(keys, dst, src *byte, units, unitSize, lo, hi uint64)
+func decryptAESNI(keys, dst, src *byte, units, unitSize, lo, hi, skip uint64) (left uint64)
 
 //go:noescape
 func encryptVAES(keys, dst, src *byte, units, unitSize, lo, hi uint64)
 
 //go:noescape
-func decryptVAES(keys, dst, src *byte, units, unitSize, lo, hi uint64)
+func decryptVAES(keys, dst, src *byte, units, unitSize, lo, hi, skip uint64) (left uint64)
 
 // expandAESNI expands the 64 bytes of key to three schedules of 15 round keys in
 // FIPS 197's order: at 0 for the data, at 256 for the inverse cipher of the data,
@@ -60,13 +61,13 @@ func encryptUnits(e engine, s *state, dst, src *byte, units, unitSize, lo, hi ui
 	}
 }
 
-func decryptUnits(e engine, s *state, dst, src *byte, units, unitSize, lo, hi uint64) {
+func decryptUnits(e engine, s *state, dst, src *byte, units, unitSize, lo, hi, skip uint64) (left uint64) {
 	switch e {
 	case engineVAES:
-		decryptVAES(&s[0], dst, src, units, unitSize, lo, hi)
+		return decryptVAES(&s[0], dst, src, units, unitSize, lo, hi, skip)
 	case engineAESNI:
-		decryptAESNI(&s[0], dst, src, units, unitSize, lo, hi)
+		return decryptAESNI(&s[0], dst, src, units, unitSize, lo, hi, skip)
 	default:
-		decryptGeneric(s, dst, src, units, unitSize, lo, hi)
+		return decryptGeneric(s, dst, src, units, unitSize, lo, hi, skip)
 	}
 }

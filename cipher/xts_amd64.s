@@ -1648,9 +1648,9 @@ DATA carryMaskAESNI<>+0(SB)/8, $0x00000000000000ff
 DATA carryMaskAESNI<>+8(SB)/8, $0x0000000000000000
 GLOBL carryMaskAESNI<>(SB), RODATA|NOPTR, $16
 
-// func decryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
+// func decryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, skip uint64) (left uint64)
 // Requires: AES, AVX, CMOV, MMX+, PCLMULQDQ, SSE2
-TEXT ·decryptAESNI(SB), $592-56
+TEXT ·decryptAESNI(SB), $592-72
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), DI
 	MOVQ        src+16(FP), SI
@@ -2057,6 +2057,9 @@ expand:
 	VMOVDQA    X12, 112(R11)
 
 unit:
+	MOVQ (SI), R15
+	ORQ  skip+56(FP), R15
+	JZ   wipe
 	MOVQ DX, R9
 	DECQ R9
 	JZ   last
@@ -2969,43 +2972,46 @@ final:
 	ADDQ        $+128, SI
 	ADDQ        $+128, DI
 	XCHGQ       R11, R12
-	VPXOR       X0, X0, X0
-	CMPQ        R11, R12
-	CMOVQHI     R12, R11
-	VMOVDQA     X0, (R11)
-	VMOVDQA     X0, 16(R11)
-	VMOVDQA     X0, 32(R11)
-	VMOVDQA     X0, 48(R11)
-	VMOVDQA     X0, 64(R11)
-	VMOVDQA     X0, 80(R11)
-	VMOVDQA     X0, 96(R11)
-	VMOVDQA     X0, 112(R11)
-	VMOVDQA     X0, 128(R11)
-	VMOVDQA     X0, 144(R11)
-	VMOVDQA     X0, 160(R11)
-	VMOVDQA     X0, 176(R11)
-	VMOVDQA     X0, 192(R11)
-	VMOVDQA     X0, 208(R11)
-	VMOVDQA     X0, 224(R11)
-	VMOVDQA     X0, 240(R11)
-	TESTQ       BX, BX
-	JZ          wiped
-	VMOVDQA     X0, (R13)
-	VMOVDQA     X0, 16(R13)
-	VMOVDQA     X0, 32(R13)
-	VMOVDQA     X0, 48(R13)
-	VMOVDQA     X0, 64(R13)
-	VMOVDQA     X0, 80(R13)
-	VMOVDQA     X0, 96(R13)
-	VMOVDQA     X0, 112(R13)
-	VMOVDQA     X0, 128(R13)
-	VMOVDQA     X0, 144(R13)
-	VMOVDQA     X0, 160(R13)
-	VMOVDQA     X0, 176(R13)
-	VMOVDQA     X0, 192(R13)
-	VMOVDQA     X0, 208(R13)
-	VMOVDQA     X0, 224(R13)
-	VMOVDQA     X0, 240(R13)
+
+wipe:
+	MOVQ    CX, left+64(FP)
+	VPXOR   X0, X0, X0
+	CMPQ    R11, R12
+	CMOVQHI R12, R11
+	VMOVDQA X0, (R11)
+	VMOVDQA X0, 16(R11)
+	VMOVDQA X0, 32(R11)
+	VMOVDQA X0, 48(R11)
+	VMOVDQA X0, 64(R11)
+	VMOVDQA X0, 80(R11)
+	VMOVDQA X0, 96(R11)
+	VMOVDQA X0, 112(R11)
+	VMOVDQA X0, 128(R11)
+	VMOVDQA X0, 144(R11)
+	VMOVDQA X0, 160(R11)
+	VMOVDQA X0, 176(R11)
+	VMOVDQA X0, 192(R11)
+	VMOVDQA X0, 208(R11)
+	VMOVDQA X0, 224(R11)
+	VMOVDQA X0, 240(R11)
+	TESTQ   BX, BX
+	JZ      wiped
+	VMOVDQA X0, (R13)
+	VMOVDQA X0, 16(R13)
+	VMOVDQA X0, 32(R13)
+	VMOVDQA X0, 48(R13)
+	VMOVDQA X0, 64(R13)
+	VMOVDQA X0, 80(R13)
+	VMOVDQA X0, 96(R13)
+	VMOVDQA X0, 112(R13)
+	VMOVDQA X0, 128(R13)
+	VMOVDQA X0, 144(R13)
+	VMOVDQA X0, 160(R13)
+	VMOVDQA X0, 176(R13)
+	VMOVDQA X0, 192(R13)
+	VMOVDQA X0, 208(R13)
+	VMOVDQA X0, 224(R13)
+	VMOVDQA X0, 240(R13)
 
 wiped:
 	VZEROALL
@@ -4104,9 +4110,9 @@ DATA laneShifts<>+16(SB)/8, $0x0000000000000001
 DATA laneShifts<>+24(SB)/8, $0x0000000000000001
 GLOBL laneShifts<>(SB), RODATA|NOPTR, $32
 
-// func decryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
+// func decryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, skip uint64) (left uint64)
 // Requires: AES, AVX, AVX2, CMOV, MMX+, SSE2, VAES, VPCLMULQDQ
-TEXT ·decryptVAES(SB), $848-56
+TEXT ·decryptVAES(SB), $848-72
 	MOVQ           keys+0(FP), AX
 	MOVQ           dst+8(FP), DI
 	MOVQ           src+16(FP), SI
@@ -4369,6 +4375,9 @@ expand:
 	VMOVDQA    Y12, 224(R11)
 
 unit:
+	MOVQ (SI), R15
+	ORQ  skip+56(FP), R15
+	JZ   wipe
 	MOVQ DX, R9
 	DECQ R9
 	JZ   last
@@ -5143,35 +5152,38 @@ final:
 	ADDQ           $+256, SI
 	ADDQ           $+256, DI
 	XCHGQ          R11, R12
-	VPXOR          Y0, Y0, Y0
-	CMPQ           R11, R12
-	CMOVQHI        R12, R11
-	VMOVDQA        Y0, (R11)
-	VMOVDQA        Y0, 32(R11)
-	VMOVDQA        Y0, 64(R11)
-	VMOVDQA        Y0, 96(R11)
-	VMOVDQA        Y0, 128(R11)
-	VMOVDQA        Y0, 160(R11)
-	VMOVDQA        Y0, 192(R11)
-	VMOVDQA        Y0, 224(R11)
-	VMOVDQA        Y0, 256(R11)
-	VMOVDQA        Y0, 288(R11)
-	VMOVDQA        Y0, 320(R11)
-	VMOVDQA        Y0, 352(R11)
-	VMOVDQA        Y0, 384(R11)
-	VMOVDQA        Y0, 416(R11)
-	VMOVDQA        Y0, 448(R11)
-	VMOVDQA        Y0, 480(R11)
-	TESTQ          BX, BX
-	JZ             wiped
-	VMOVDQA        Y0, (R13)
-	VMOVDQA        Y0, 32(R13)
-	VMOVDQA        Y0, 64(R13)
-	VMOVDQA        Y0, 96(R13)
-	VMOVDQA        Y0, 128(R13)
-	VMOVDQA        Y0, 160(R13)
-	VMOVDQA        Y0, 192(R13)
-	VMOVDQA        Y0, 224(R13)
+
+wipe:
+	MOVQ    CX, left+64(FP)
+	VPXOR   Y0, Y0, Y0
+	CMPQ    R11, R12
+	CMOVQHI R12, R11
+	VMOVDQA Y0, (R11)
+	VMOVDQA Y0, 32(R11)
+	VMOVDQA Y0, 64(R11)
+	VMOVDQA Y0, 96(R11)
+	VMOVDQA Y0, 128(R11)
+	VMOVDQA Y0, 160(R11)
+	VMOVDQA Y0, 192(R11)
+	VMOVDQA Y0, 224(R11)
+	VMOVDQA Y0, 256(R11)
+	VMOVDQA Y0, 288(R11)
+	VMOVDQA Y0, 320(R11)
+	VMOVDQA Y0, 352(R11)
+	VMOVDQA Y0, 384(R11)
+	VMOVDQA Y0, 416(R11)
+	VMOVDQA Y0, 448(R11)
+	VMOVDQA Y0, 480(R11)
+	TESTQ   BX, BX
+	JZ      wiped
+	VMOVDQA Y0, (R13)
+	VMOVDQA Y0, 32(R13)
+	VMOVDQA Y0, 64(R13)
+	VMOVDQA Y0, 96(R13)
+	VMOVDQA Y0, 128(R13)
+	VMOVDQA Y0, 160(R13)
+	VMOVDQA Y0, 192(R13)
+	VMOVDQA Y0, 224(R13)
 
 wiped:
 	VZEROALL

@@ -131,10 +131,25 @@ func encryptGeneric(s *state, dst, src *byte, units, unitSize, lo, hi uint64) {
 	scrubStack()
 }
 
-func decryptGeneric(s *state, dst, src *byte, units, unitSize, lo, hi uint64) {
-	scrubStack()
-	cryptGeneric(s.generic(), true, dst, src, units, unitSize, lo, hi)
-	scrubStack()
+func decryptGeneric(s *state, dst, src *byte, units, unitSize, lo, hi, skip uint64) (left uint64) {
+	n := units
+	if skip == 0 {
+		n = untilZero(src, units, unitSize)
+	}
+	if n > 0 {
+		scrubStack()
+		cryptGeneric(s.generic(), true, dst, src, n, unitSize, lo, hi)
+		scrubStack()
+	}
+	return units - n
+}
+
+// untilZero counts the units before the first one whose first 8 bytes are zero.
+func untilZero(src *byte, units, unitSize uint64) (n uint64) {
+	for n < units && binary.LittleEndian.Uint64(quadAt(src, n*unitSize)[:8]) != 0 {
+		n++
+	}
+	return n
 }
 
 // cryptGeneric goes over a run of data units. It is not inlined, so that its

@@ -10,8 +10,8 @@ func encryptUnits(_ engine, s *state, dst, src *byte, units, unitSize, lo, hi ui
 	encryptGeneric(s, dst, src, units, unitSize, lo, hi)
 }
 
-func decryptUnits(_ engine, s *state, dst, src *byte, units, unitSize, lo, hi uint64) {
-	decryptGeneric(s, dst, src, units, unitSize, lo, hi)
+func decryptUnits(_ engine, s *state, dst, src *byte, units, unitSize, lo, hi, skip uint64) (left uint64) {
+	return decryptGeneric(s, dst, src, units, unitSize, lo, hi, skip)
 }
 
 // clearVectors can do nothing without assembly.

@@ -51,11 +51,11 @@ func (q *queue) caught(err *error) {
 	if p == nil {
 		return
 	}
+	q.cut = true
 	if fault, ok := p.(interface{ Addr() uintptr }); ok && q.viewer.Viewed(fault.Addr()) {
 		*err = blockdev.ErrShort
 		return
 	}
-	q.cut = true
 	panic(p)
 }
 

@@ -15,8 +15,9 @@
 // discarded or has never been written. Written data that encrypts to such a unit
 // would be lost: for a given write the chance is 2^-4096 with units of 512 bytes and
 // less with larger ones, and nobody can aim at it who does not hold the key, since
-// the only plaintext that does it is the decryption of zeros, which this layer
-// never gives out. Stock dm-crypt reads noise where this layer reads zeros. The
+// the only plaintext that does it is the decryption of zeros, which this layer gives
+// out to nobody, but to a guest that reads a unit while it discards it; and that guest
+// could deceive itself only. Stock dm-crypt reads noise where this layer reads zeros. The
 // encryption is not authenticated: who can change the stored bytes can turn units
 // into zeros here, as they can turn them into noise anywhere.
 //

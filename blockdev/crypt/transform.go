@@ -27,17 +27,20 @@ func (t *transform) Outgoing(dst, src []byte, offset int64) {
 // anything that the writer's data and what was there before mix to.
 func (t *transform) Incoming(dst, src []byte, offset int64) {
 	for at := 0; at < len(src); {
-		end := at
-		for end < len(src) && !zero(src[end:end+t.unit]) {
-			end += t.unit
-		}
-		if end > at {
-			t.cipher.Decrypt(dst[at:end], src[at:end], sector(offset+int64(at)))
-		}
-		for at = end; at < len(src) && zero(src[at:at+t.unit]); at += t.unit {
-			clear(dst[at : at+t.unit])
+		at += t.cipher.DecryptUntilZero(dst[at:], src[at:], sector(offset+int64(at)))
+		for ; at < len(src) && binary.NativeEndian.Uint64(src[at:]) == 0; at += t.unit {
+			t.beginsWithZeros(dst[at:at+t.unit], src[at:at+t.unit], offset+int64(at))
 		}
 	}
+}
+
+// beginsWithZeros is for a unit that is all zero, nearly always.
+func (t *transform) beginsWithZeros(dst, src []byte, offset int64) {
+	if bytes.Equal(src, zeros[:len(src)]) {
+		clear(dst)
+		return
+	}
+	t.cipher.Decrypt(dst, src, sector(offset))
 }
 
 // Interrupted wipes what the cipher may have left of the key when it was cut short by a
@@ -49,9 +52,3 @@ func (t *transform) Interrupted() error {
 }
 
 var zeros [cipher.UnitMax]byte
-
-// zero reports whether a data unit is all zero. The first word tells for nearly
-// all that are not.
-func zero(unit []byte) bool {
-	return binary.NativeEndian.Uint64(unit) == 0 && bytes.Equal(unit, zeros[:len(unit)])
-}

@@ -44,6 +44,7 @@ type kernel struct {
 	current, next  reg.GPPhysical // tweaks of this batch, of the next
 	unitTweaks     reg.GPPhysical // encrypted tweaks of a group
 	index          reg.GPPhysical // byte index there of the next unit's
+	word           reg.GPPhysical // for the moment
 
 	states               []reg.VecPhysical
 	key                  reg.VecPhysical
@@ -54,12 +55,19 @@ type kernel struct {
 
 func (k kernel) generate() {
 	name := map[bool]string{false: "encrypt", true: "decrypt"}[k.decrypt] + k.engine
-	TEXT(name, 0, "func(keys, dst, src *byte, units, unitSize, lo, hi uint64)")
+	signature := "func(keys, dst, src *byte, units, unitSize, lo, hi uint64)"
+	if k.decrypt {
+		signature = "func(keys, dst, src *byte, units, unitSize, lo, hi, skip uint64) (left uint64)"
+	}
+	TEXT(name, 0, signature)
 	k.assign()
 	k.setUp()
 	k.firstTweaks()
 
 	Label("unit")
+	if k.decrypt {
+		k.stopAtZero()
+	}
 	MOVQ(k.batches, k.left)
 	DECQ(k.left)
 	JZ(LabelRef("last"))
@@ -81,8 +89,24 @@ func (k kernel) generate() {
 
 	Label("final")
 	k.batch(nil)
+	Label("wipe")
+	if k.decrypt {
+		Store(k.units, Return("left"))
+	}
 	k.wipe()
 	RET()
+}
+
+// stopAtZero ends the run before a unit whose first 8 bytes are zero, if none of skip's
+// bits are set. These bytes are needed in a moment, and nothing waits for the answer.
+func (k *kernel) stopAtZero() {
+	skip, err := Param("skip").Resolve()
+	if err != nil {
+		panic(err)
+	}
+	MOVQ(Mem{Base: k.src}, k.word)
+	ORQ(skip.Addr, k.word)
+	JZ(LabelRef("wipe"))
 }
 
 func (k *kernel) assign() {
@@ -91,6 +115,7 @@ func (k *kernel) assign() {
 	k.sector, k.step = reg.R8, reg.R10
 	k.current, k.next = reg.R11, reg.R12
 	k.unitTweaks, k.index = reg.R13, reg.RBX
+	k.word = reg.R15
 
 	k.states, k.key = k.regs[:inFlight], k.regs[8]
 	k.base, k.u, k.v, k.w = k.regs[9], k.regs[10], k.regs[11], k.regs[12]
