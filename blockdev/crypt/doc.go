@@ -16,8 +16,9 @@
 // would be lost: for a given write the chance is 2^-4096 with units of 512 bytes and
 // less with larger ones, and nobody can aim at it who does not hold the key, since
 // the only plaintext that does it is the decryption of zeros, which this layer gives
-// out to nobody, but to a guest that reads a unit while it discards it; and that guest
-// could deceive itself only. Stock dm-crypt reads noise where this layer reads zeros. The
+// out to nobody, but to a guest that reads a unit while it discards it, and in parts
+// where a power failure tore a unit (below); and that guest could deceive itself only.
+// Stock dm-crypt reads noise where this layer reads zeros. The
 // encryption is not authenticated: who can change the stored bytes can turn units
 // into zeros here, as they can turn them into noise anywhere.
 //
@@ -26,6 +27,20 @@
 // thin, but zeros only through this layer. Discard is passed on, if the lower
 // device supports it, and the range reads as zeros; or it is ignored with
 // [DiscardIgnore].
+//
+// # Torn writes
+//
+// XTS keeps what a medium does: a part of a data unit that is old or new on the medium is
+// old or new plaintext, in steps of 16 bytes. So a write that a power failure cut short
+// leaves each sector old, new, or torn as it would be without this layer. There is one
+// exception. The test for zeros is made on whole data units, so a unit of 4096 bytes in a
+// hole, whose first write was cut short between two sectors of 512 bytes, has sectors that
+// read as noise where they had read as zeros: the decryption of zeros. With units of 512
+// bytes there is none. A guest may not count on either: the unit is the layer's logical
+// block, and a device promises nothing about a block that was being written
+// (VIRTIO 1.3, clause 5.2.6.2: data is stable after a flush). Blocks whose write had
+// completed and was flushed, and all blocks beside the one that was being written, are
+// what they were.
 //
 // # Memory
 //

@@ -243,7 +243,8 @@ func inOrder(x *rig) {
 	}
 }
 
-// ringReset is how QEMU passes a reset of one ring on.
+// ringReset does what a front-end has to do for the reset of one ring, for which there is
+// no message. QEMU's vhost-user-blk does not, up to version 10.
 func ringReset(x *rig) {
 	x.needs(featureRingReset, "RING_RESET")
 	d := x.connect(frontend.Options{})
