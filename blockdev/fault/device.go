@@ -143,6 +143,9 @@ func (d *Device) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
 	return q, nil
 }
 
+// Grow makes the device below larger.
+func (d *Device) Grow(capacity int64) error { return blockdev.Grow(d.lower, capacity) }
+
 // Close closes the device below.
 func (d *Device) Close() error { return d.lower.Close() }
 

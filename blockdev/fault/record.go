@@ -20,6 +20,9 @@ func Record(lower blockdev.Device, log *Log, base int64) blockdev.Device {
 	return &recorder{lower, log, base}
 }
 
+// Grow makes the device below larger. That is not logged.
+func (d *recorder) Grow(capacity int64) error { return blockdev.Grow(d.Device, capacity) }
+
 func (d *recorder) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
 	q, err := d.Device.OpenQueue(cfg)
 	if err != nil {

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +23,9 @@ import (
 )
 
 const (
-	cutCapacity = 256 << 10
+	cutCapacity = 256 << 10 // in the beginning
+	cutMost     = 384 << 10 // after all resizes
+	cutGrowth   = 32 << 10
 	headerBytes = 32 << 10 // both copies
 	maxCuts     = 120
 )
@@ -60,8 +63,9 @@ func newHeader(t failer, unit int) []byte {
 	return f.b
 }
 
-// update is a change of the header: the key version becomes its number.
-type update struct{ began, ended int64 }
+// update is a change of the header: the key version becomes its number, and the disk has
+// that size from then on.
+type update struct{ began, ended, size int64 }
 
 // cut is a disk whose power is going to fail: a record of its data, of its header,
 // and of what its guest did and was told, by one clock.
@@ -72,8 +76,11 @@ type cut struct {
 	data    *fault.Log
 	header  *fault.Log
 	told    *fault.Log
+	length  *fault.Log // of the backing file: one sector, see grow
 	busy    []bool
 	through bool // the guest's writes are write-through
+
+	capacity int64
 
 	start   []byte // the header in the beginning
 	file    luks.File
@@ -84,9 +91,9 @@ type cut struct {
 }
 
 func newCut(rt *rapid.T, unit int, start []byte) (*cut, *fault.Device) {
-	c := &cut{rt: rt, unit: int64(unit), start: start, busy: make([]bool, cutCapacity/unit)}
+	c := &cut{rt: rt, unit: int64(unit), start: start, busy: make([]bool, cutMost/unit), capacity: cutCapacity}
 	c.data, c.told = fault.NewLog(&c.clock, c.unit), fault.NewLog(&c.clock, c.unit)
-	c.header = fault.NewLog(&c.clock, 512)
+	c.header, c.length = fault.NewLog(&c.clock, 512), fault.NewLog(&c.clock, lengthSector)
 	c.file = fault.File{Storage: headerFile{bytes.Clone(start)}, Log: c.header}
 	var err error
 	c.current, err = luks.Open(c.file)
@@ -104,13 +111,13 @@ func newCut(rt *rapid.T, unit int, start []byte) (*cut, *fault.Device) {
 
 func cutMemory(t failer, unit int) *memory.Device {
 	t.Helper()
-	d, err := memory.New(cutCapacity, memory.Options{LogicalBlockSize: unit})
+	d, err := memory.New(cutCapacity, memory.Options{LogicalBlockSize: unit, MaxCapacity: cutMost})
 	must(t, err)
 	return d
 }
 
 func (c *cut) step() {
-	switch kind := rapid.IntRange(0, 11).Draw(c.rt, "step"); {
+	switch kind := rapid.IntRange(0, 12).Draw(c.rt, "step"); {
 	case kind < 6:
 		c.change(frontend.TypeOut)
 	case kind == 6:
@@ -121,7 +128,9 @@ func (c *cut) step() {
 		s := c.told.Sync()
 		c.submit(frontend.TypeFlush, 0, nil, 0, func(err error, _ []byte) { c.told.Synced(s, err) })
 	case kind == 10:
-		c.updateHeader()
+		c.updateHeader(c.capacity)
+	case kind == 11:
+		c.grow()
 	default:
 		c.drain()
 	}
@@ -130,8 +139,9 @@ func (c *cut) step() {
 
 // change writes, or makes zeros, where nothing is in flight.
 func (c *cut) change(typ uint32) {
-	first := rapid.IntRange(0, len(c.busy)-1).Draw(c.rt, "unit")
-	n := rapid.IntRange(1, min(6, len(c.busy)-first)).Draw(c.rt, "units")
+	units := int(c.capacity / c.unit)
+	first := rapid.IntRange(0, units-1).Draw(c.rt, "unit")
+	n := rapid.IntRange(1, min(6, units-first)).Draw(c.rt, "units")
 	for i := first; i < first+n; i++ {
 		if c.busy[i] {
 			return
@@ -161,9 +171,42 @@ func (c *cut) mark(first, n int, busy bool) {
 	}
 }
 
-// updateHeader is a re-wrap, while the guest's requests are in flight.
-func (c *cut) updateHeader() {
-	u := update{began: c.clock.Now()}
+// grow is a resize, while the guest's requests are in flight: in the order of
+// disk.Catalogue.Resize, whose own test stops it after each step, and then the export is
+// told, and the guest may use the new space.
+func (c *cut) grow() {
+	size := min(c.capacity+cutGrowth, cutMost)
+	w := c.length.Write(0, binary.LittleEndian.AppendUint64(nil, uint64(size)), false)
+	c.length.Wrote(w, nil)
+	s := c.length.Sync()
+	c.length.Synced(s, nil)
+	c.updateHeader(size)
+	must(c.rt, blockdev.Grow(c.crypt, size))
+	c.capacity = size
+}
+
+// lengthSector is the sector of a log that holds a length and nothing else.
+const lengthSector = 8
+
+// least is the shortest that the backing file may be after a cut.
+func (c *cut) least(at int64) int64 {
+	least := int64(cutMost)
+	versions := c.length.Versions(at)[0]
+	if len(versions) == 0 {
+		return cutCapacity
+	}
+	for _, v := range versions {
+		if v.Base {
+			return cutCapacity
+		}
+		least = min(least, int64(binary.LittleEndian.Uint64(v.Data)))
+	}
+	return least
+}
+
+// updateHeader is a re-wrap or a resize, while the guest's requests are in flight.
+func (c *cut) updateHeader(size int64) {
+	u := update{began: c.clock.Now(), size: size}
 	version := strconv.Itoa(len(c.updates) + 1)
 	must(c.rt, luks.Update(c.file, c.current, func(h *luks.Header) error {
 		t, err := h.Token()
@@ -171,7 +214,7 @@ func (c *cut) updateHeader() {
 			return err
 		}
 		t.KeyVersion = version
-		return errors.Join(h.SetToken(t), h.Resize(cutCapacity))
+		return errors.Join(h.SetToken(t), h.Resize(size))
 	}))
 	u.ended = c.clock.Now()
 	c.updates = append(c.updates, u)
@@ -205,7 +248,8 @@ var ways = []struct {
 
 // TestPowerCut: after a cut at any moment, with any part of the unflushed, the header
 // opens as the old or the new one, and each block of the disk holds what the guest
-// was promised or wrote later.
+// was promised or wrote later. The disk is resized meanwhile: it has the size of its
+// header, its file has room for it, and nothing that was promised lies behind.
 func TestPowerCut(t *testing.T) {
 	for _, unit := range []int{512, 4096} {
 		t.Run(strconv.Itoa(unit), func(t *testing.T) {
@@ -252,6 +296,7 @@ type reopened struct {
 
 func newReopened(rt *rapid.T, c *cut) *reopened {
 	r := &reopened{cut: c, medium: cutMemory(rt, int(c.unit)), header: bytes.Clone(c.start)}
+	must(rt, r.medium.Grow(cutMost))
 	r.layer = encrypted(rt, r.medium, int(c.unit))
 	var err error
 	r.queue, err = r.layer.OpenQueue(blockdev.QueueConfig{Depth: 1})
@@ -265,9 +310,17 @@ func (r *reopened) close() { must(r.rt, errors.Join(r.queue.Close(), r.layer.Clo
 func (r *reopened) check(when string, at int64, choose func(int64, []fault.Version) int, promised map[int64][]fault.Version) {
 	defer r.data.Cut(r.medium.Bytes(), at, choose)()
 	defer r.cut.header.Cut(r.header, at, choose)()
-	r.checkHeader(when, at)
-	got := r.driver.Read(0, cutCapacity)
-	for offset := int64(0); offset < cutCapacity; offset += r.unit {
+	size := r.checkHeader(when, at)
+	if file := r.least(at); file < size {
+		r.rt.Fatalf("%s: a file of %d bytes has to hold a disk of %d", when, file, size)
+	}
+	for offset := range promised {
+		if offset >= size && !promised[offset][0].Base {
+			r.rt.Fatalf("%s: the guest was promised what it wrote at %d, and the disk has %d bytes", when, offset, size)
+		}
+	}
+	got := r.driver.Read(0, size)
+	for offset := int64(0); offset < size; offset += r.unit {
 		may := [][]byte{}
 		for _, v := range promised[offset] {
 			may = append(may, v.Data)
@@ -281,8 +334,9 @@ func (r *reopened) check(when string, at int64, choose func(int64, []fault.Versi
 	}
 }
 
-// checkHeader wants each update that had ended, or a later one that had begun.
-func (r *reopened) checkHeader(when string, at int64) {
+// checkHeader wants each update that had ended, or a later one that had begun. It
+// returns the size of the disk.
+func (r *reopened) checkHeader(when string, at int64) int64 {
 	h, err := luks.Open(headerFile{r.header})
 	if err != nil {
 		r.rt.Fatalf("%s: %v", when, err)
@@ -306,4 +360,12 @@ func (r *reopened) checkHeader(when string, at int64) {
 	if version < least || version > most {
 		r.rt.Fatalf("%s: the header is that of update %d, not %d to %d", when, version, least, most)
 	}
+	want := int64(cutCapacity)
+	if version > 0 {
+		want = r.updates[version-1].size
+	}
+	if size, fixed := h.Size(); !fixed || size != want {
+		r.rt.Fatalf("%s: the disk of update %d has %d bytes, want %d", when, version, size, want)
+	}
+	return want
 }
