@@ -73,8 +73,7 @@ func TestCompareShowsASlowServer(t *testing.T) {
 	same, _ := serve(t, "same")
 	slow, dev := serve(t, "slow")
 	dev.OnSubmit(func(*blockdev.Request) error {
-		for start := time.Now(); time.Since(start) < 20*time.Microsecond; {
-		}
+		time.Sleep(time.Millisecond) // more than a machine that is busy takes
 		return nil
 	})
 	p := &Plan{Workloads: []Workload{workload(RandRead)}}
@@ -96,7 +95,7 @@ func TestCompareShowsASlowServer(t *testing.T) {
 	if len(all) != 3 || all[2].Target != "slow" || len(all[2].Samples) != 3 {
 		t.Fatalf("compared %+v", all)
 	}
-	if r := all[2].Ratios["iops"]; r.Median > 0.5 || r.Max > 0.8 {
+	if r := all[2].Ratios["iops"]; r.Median > 0.5 {
 		t.Errorf("slow server: ratio of IOPS %+v", r)
 	}
 	if r := all[2].Ratios["p50_us"]; r.Median < 2 {

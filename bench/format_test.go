@@ -54,7 +54,7 @@ func TestGoFormat(t *testing.T) {
 	if len(lines) != 6 || !strings.HasPrefix(lines[3], "cpu: ") {
 		t.Fatalf("got %q", lines)
 	}
-	if want := "BenchmarkVhost/target=memory/rw=randread/bs=4096/iodepth=32/queues=1/unit=512-1\t1000000\t1000.0 ns/op\t1000000 IOPS\t4096.00 MB/s\t30.000 p50-us"; !strings.HasPrefix(lines[4], want) {
+	if want := "BenchmarkVhost/target=memory:512/rw=randread/bs=4096/iodepth=32/queues=1-1\t1000000\t1000.0 ns/op\t1000000 IOPS\t4096.00 MB/s\t30.000 p50-us"; !strings.HasPrefix(lines[4], want) {
 		t.Errorf("got %q", lines[4])
 	}
 	for _, l := range lines[4:] {

@@ -31,10 +31,11 @@ func word(name string) string {
 }
 
 func writeGoLine(w io.Writer, r *Result) error {
-	name := fmt.Sprintf("BenchmarkVhost/target=%s/rw=%s/bs=%d/iodepth=%d/queues=%d", word(r.Target), r.RW, r.BlockSize, r.IODepth, r.Queues)
-	if r.SectorSize > 0 {
-		name += fmt.Sprintf("/unit=%d", r.SectorSize)
+	target := word(r.Target)
+	if r.SectorSize == 512 && !strings.HasPrefix(target, "qsd") { // not a part of its own, or plain and encrypted would not pair
+		target += ":512"
 	}
+	name := fmt.Sprintf("BenchmarkVhost/target=%s/rw=%s/bs=%d/iodepth=%d/queues=%d", target, r.RW, r.BlockSize, r.IODepth, r.Queues)
 	line := fmt.Sprintf("%s-%d\t%d\t%.1f ns/op\t%.0f IOPS\t%.2f MB/s\t%.3f p50-us\t%.3f p99-us\t%.3f p99.9-us",
 		name, r.Queues, r.Requests, 1e9/max(r.IOPS, 1e-9), r.IOPS, r.MBps, r.LatencyUs.P50, r.LatencyUs.P99, r.LatencyUs.P999)
 	if r.ServerCPU != nil {

@@ -29,12 +29,18 @@ type Server struct {
 	waitErr error
 }
 
-// command is a program that is run to its end, for its effect.
+// command is a program that is run to its end, for its effect. The terminal's
+// interrupts do not reach it either.
 func (s *Server) command(ctx context.Context, name string, args ...string) error {
 	var out tail
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err := cmd.Run()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err != nil {
 		return fmt.Errorf("run %s: %w%s", filepath.Base(name), err, out.quote())
 	}
 	return nil

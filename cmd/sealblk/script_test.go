@@ -123,11 +123,12 @@ func absent(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-// await FILE: the file appears, as the socket of an export that is ready does.
+// await FILE: the file, or one that matches the pattern, appears, as the socket of an
+// export that is ready does.
 func await(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if _, err := os.Stat(path); err == nil {
+		if found, err := filepath.Glob(path); err == nil && len(found) > 0 {
 			return
 		}
 	}
