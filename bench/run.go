@@ -72,6 +72,9 @@ type rig struct {
 
 func newRig(ctx context.Context, e Endpoint, w *Workload, p Placement) (*rig, error) {
 	s, err := frontend.Dial(ctx, e.Socket)
+	if err := ctx.Err(); err != nil { // which the dialler words in another way
+		return nil, errors.Join(err, closeSession(s))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +93,13 @@ func newRig(ctx context.Context, e Endpoint, w *Workload, p Placement) (*rig, er
 	}
 	r.restore = quiet(w.Queues)
 	return r, nil
+}
+
+func closeSession(s *frontend.Session) error {
+	if s == nil {
+		return nil
+	}
+	return s.Close()
 }
 
 func diskOptions(w *Workload) frontend.Options {

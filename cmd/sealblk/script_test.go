@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,14 +125,31 @@ func absent(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 }
 
-// await FILE: the file, or one that matches the pattern, appears, as the socket of an
-// export that is ready does.
+// await FILE: the file, or one that matches the pattern, appears. A socket has to
+// listen, as that of an export does that is ready.
 func await(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if found, err := filepath.Glob(path); err == nil && len(found) > 0 {
+		found, err := filepath.Glob(path)
+		if err == nil && slices.ContainsFunc(found, isReady) {
 			return
 		}
 	}
 	ts.Fatalf("%s does not appear", path)
+}
+
+// isReady is true of files; a socket appears in the file system before it listens.
+func isReady(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Type() != fs.ModeSocket {
+		return err == nil
+	}
+	table, _ := os.ReadFile("/proc/net/unix")
+	for line := range strings.Lines(string(table)) {
+		// Num RefCount Protocol Flags ...: __SO_ACCEPTCON
+		if f := strings.Fields(line); strings.HasSuffix(line, " "+path+"\n") && f[3] == "00010000" {
+			return true
+		}
+	}
+	return false
 }
