@@ -29,6 +29,7 @@ type backing struct {
 	align      alignment
 	directText string
 	engine     Engine
+	fallBack   bool // to threads, for a queue that gets no ring
 	engineText string
 	// inMemory: the file's data is in memory and nowhere else.
 	inMemory bool
@@ -80,6 +81,7 @@ func (b *backing) chooseEngine(e Engine) error {
 	if e == EngineAuto && b.inMemory {
 		e = EngineInline
 	}
+	b.fallBack = e == EngineAuto
 	b.engine = e
 	b.engineText = e.String()
 	if e == EngineThreads || e == EngineInline {

@@ -30,7 +30,9 @@
 // [Device.Describe] says what was chosen and why.
 //
 // With io_uring the file is registered, and so is the memory that the submitter names
-// in blockdev.QueueConfig.
+// in blockdev.QueueConfig, where locked memory is not limited (RLIMIT_MEMLOCK). Rings
+// count against that limit too (Linux 6.14), which is one for all processes of a user:
+// if it gives out, a queue that was to have one by Auto gets threads.
 //
 // # Files in memory
 //

@@ -12,9 +12,13 @@ import (
 // each request.
 type pinned []unix.Iovec
 
-// pin registers memory with a ring. The kernel may refuse (RLIMIT_MEMLOCK); requests
-// are served all the same.
+// pin registers memory with a ring, if there is no limit on that (RLIMIT_MEMLOCK): it
+// is one for all processes of a user, and the rings of others need it more. The kernel
+// may refuse; requests are served all the same.
 func pin(r *uring.Ring, memory [][]byte) pinned {
+	if limit, err := lockLimit(); err != nil || limit != unix.RLIM_INFINITY {
+		return nil
+	}
 	var p pinned
 	for _, m := range memory {
 		if len(m) > 0 {

@@ -44,6 +44,9 @@ func newQueue(b *backing, cfg blockdev.QueueConfig) (*queue, error) {
 	switch b.engine {
 	case EngineUring:
 		q.eng, err = newRing(b, q.ops, cfg.Memory)
+		if err != nil && b.fallBack {
+			q.eng, err = newPool(b, depth)
+		}
 	case EngineInline:
 		q.eng = newInline(b.fd, depth)
 	default:

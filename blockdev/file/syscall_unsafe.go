@@ -46,3 +46,13 @@ func ioctlUint64(fd int, req uint) (uint64, error) {
 	}
 	return v, nil
 }
+
+// lockLimit is RLIMIT_MEMLOCK. prlimit(2), which package unix uses, could change the
+// limits of other processes and is none of the calls that a worker may make.
+func lockLimit() (uint64, error) {
+	var limit unix.Rlimit
+	if _, _, errno := unix.RawSyscall(unix.SYS_GETRLIMIT, unix.RLIMIT_MEMLOCK, uintptr(unsafe.Pointer(&limit)), 0); errno != 0 {
+		return 0, errno
+	}
+	return limit.Cur, nil
+}

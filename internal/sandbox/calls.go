@@ -13,7 +13,7 @@ var allowed = []string{
 	// memory (those that could make code are in conditional)
 	"munmap", "madvise", "mremap", "mincore", "brk", "msync", "munlock",
 	// threads and time
-	"futex", "sched_yield", "sched_getaffinity", "getpid", "gettid", "set_robust_list", "rseq", "sigaltstack",
+	"futex", "sched_yield", "sched_getaffinity", "getrlimit", "getpid", "gettid", "set_robust_list", "rseq", "sigaltstack",
 	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall", "nanosleep", "clock_nanosleep",
 	"clock_gettime", "clock_getres", "gettimeofday", "getrandom", "getrusage", "exit", "exit_group",
 	"getuid", "geteuid", "getgid", "getegid", "getppid",

@@ -1,0 +1,126 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sealblk/vhost/frontend"
+)
+
+// What an export may cost while its VM does nothing.
+const (
+	idleMemory  = 25 << 20 // bytes that are its own, its broker's included
+	idleShare   = 0.01     // of one processor
+	idleWatched = 5 * time.Second
+)
+
+// TestIdleExports: exports whose VMs have done some work and rest now.
+func TestIdleExports(t *testing.T) {
+	for _, n := range []int{1, 8, 64} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) { idle(t, n) })
+	}
+}
+
+func idle(t *testing.T, n int) {
+	h := newHost(t)
+	var pids []int
+	for i := range n {
+		name := fmt.Sprint("d", i)
+		h.run("disk", "create", name, "--size", "64M", "--encrypted")
+		e := h.export(name)
+		exercise(t, e.socket)
+		pids = append(pids, e.cmd.Process.Pid, brokerOf(t, e.cmd.Process.Pid))
+	}
+	before := processorTime(t, pids)
+	time.Sleep(idleWatched) // what is measured
+	used := processorTime(t, pids) - before
+	share := used.Seconds() / idleWatched.Seconds() / float64(n)
+	var largest, sum int64
+	for i := 0; i < len(pids); i += 2 {
+		m := privateMemory(t, pids[i]) + privateMemory(t, pids[i+1])
+		largest, sum = max(largest, m), sum+m
+	}
+	t.Logf("%d exports: %.4f of a processor and %.1f MiB each, the largest %.1f MiB", n, share, float64(sum)/float64(n)/(1<<20), float64(largest)/(1<<20))
+	if share > idleShare {
+		t.Errorf("an idle export takes %.4f of a processor", share)
+	}
+	if largest > idleMemory {
+		t.Errorf("an idle export takes %d bytes", largest)
+	}
+}
+
+// exercise opens a disk as a VM with two queues does, and keeps it open.
+func exercise(t *testing.T, socket string) {
+	t.Helper()
+	d, err := frontend.Open(context.Background(), socket, frontend.Options{Queues: 2, Polling: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	data := make([]byte, 256<<10)
+	for i := range data {
+		data[i] = byte(i)
+	}
+	for _, q := range d.Queues() {
+		for at := int64(0); at < 8<<20; at += int64(len(data)) {
+			if _, err := q.WriteAt(data, at); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// processorTime is what processes have used, in user and kernel.
+func processorTime(t *testing.T, pids []int) (sum time.Duration) {
+	t.Helper()
+	for _, pid := range pids {
+		// schedstat is of one thread: nanoseconds on a processor, and two other numbers.
+		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, task := range tasks {
+			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, task.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += time.Duration(ns)
+		}
+	}
+	return sum
+}
+
+// privateMemory is what no other process has, in bytes.
+func privateMemory(t *testing.T, pid int) (sum int64) {
+	t.Helper()
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if fields := strings.Fields(lines.Text()); strings.HasPrefix(fields[0], "Private_") {
+			kib, err := strconv.ParseInt(fields[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += kib << 10
+		}
+	}
+	if sum == 0 {
+		t.Fatalf("process %d has no memory", pid)
+	}
+	return sum
+}
