@@ -54,7 +54,7 @@ type Host struct {
 	Queues int
 	// CPUs that the servers may use; none: any.
 	CPUs []int
-	// PollMaxNs is how long a peer polls before it sleeps; negative: its default.
+	// PollMaxNs is how long a server polls before it sleeps; negative: its default.
 	PollMaxNs int64
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 const exportDisk = "bench"
@@ -27,7 +28,11 @@ func startExport(ctx context.Context, t *Target, h *Host, s *Server) error {
 	if err := s.command(ctx, program, create...); err != nil {
 		return err
 	}
-	err := s.launch(h, program, "--state-dir", state, "export", exportDisk, "--socket-path", s.Socket, "--num-queues", strconv.Itoa(h.Queues))
+	args := []string{"--state-dir", state, "export", exportDisk, "--socket-path", s.Socket, "--num-queues", strconv.Itoa(h.Queues)}
+	if h.PollMaxNs >= 0 { // an older build of ours, as a target, may not know the flag
+		args = append(args, "--poll-max", time.Duration(h.PollMaxNs).String())
+	}
+	err := s.launch(h, program, args...)
 	if err != nil {
 		return err
 	}

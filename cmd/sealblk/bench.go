@@ -58,7 +58,7 @@ func serverFlags() []cli.Flag {
 		&cli.StringFlag{Name: "dir", Usage: "`DIR` on a disk for the targets that use direct I/O (default: $TMPDIR, or the current one)"},
 		&cli.StringFlag{Name: "peer-dir", Usage: "`DIR` for the files of other servers", DefaultText: "/dev/shm"},
 		&cli.IntFlag{Name: "sector-size", Usage: "data unit `N` of our encryption: 512 or 4096", Value: 4096},
-		&cli.Int64Flag{Name: "poll-max-ns", Usage: "nanoseconds `N` that qemu-storage-daemon polls before it sleeps; -1: its default", Value: -1},
+		&cli.Int64Flag{Name: "poll-max-ns", Usage: "nanoseconds `N` that servers poll before they sleep; -1: their defaults", Value: -1},
 	}
 }
 
