@@ -146,10 +146,10 @@ func TestVerifyFindsLostAndMisplacedWrites(t *testing.T) {
 			r.Offset = testDevice - 4096 // where the workload does not look
 			return nil
 		})
-		w := workload(RandRW)
-		w.Verify, w.Size = true, testDevice/2
+		w := workload(RandWrite)
+		w.Verify, w.Size, w.Runtime = true, 1<<20, 300*time.Millisecond // each block many times
 		if _, err := Run(context.Background(), e, w, Placement{}); !errors.Is(err, ErrMismatch) {
-			t.Errorf("%s: got %v", name, err)
+			t.Errorf("%s: got %v, after %d writes of the block", name, err, writes)
 		}
 	}
 }
