@@ -313,6 +313,7 @@ func TestDetachAfterMigration(t *testing.T) {
 	startMigration(t, m, target, atOnce)
 	migrationBecomes(t, m, is("completed"))
 	m.Disconnect()
+	target.Must(t, "echo 3 >/proc/sys/vm/drop_caches; head -c 8 /dev/vda") // it has its disk
 
 	if out := h.run("disk", "detach", "db"); !strings.Contains(out, "migrated") || !strings.Contains(out, standby.socket) {
 		t.Errorf("detach says %q", out)
