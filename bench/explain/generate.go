@@ -1,0 +1,3 @@
+package explain
+
+//go:generate ../../scripts/bpf2go collector bpf/collector.c

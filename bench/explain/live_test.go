@@ -1,0 +1,522 @@
+package explain
+
+import (
+	"bufio"
+	"crypto/aes"
+	"crypto/cipher"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"sealblk/internal/leaktest"
+)
+
+// children are processes whose behaviour is known. Each does its work on one thread
+// between two lines on its standard input, and tells how long it took.
+var children = map[string]func(){
+	"reads":   func() { child(readFile) },
+	"sleeps":  func() { child(sleepAndBurn) },
+	"burns":   func() { child(burn) },
+	"crypto":  func() { child(encrypt) },
+	"touches": func() { child(touch) },
+	"writes":  func() { child(writeDirect) },
+	"workers": func() { child(newThreads) },
+	"asks":    func() { fmt.Println(Supported()) },
+}
+
+const (
+	reads   = 3210
+	naps    = 40
+	nap     = 10 * time.Millisecond
+	busy    = 300 * time.Millisecond
+	pages   = 777
+	writes  = 64
+	extra   = 3 // threads
+	perEach = 100
+)
+
+// child waits for a line, works, and answers with the thread and the time it took.
+func child(work func() error) {
+	runtime.LockOSThread()
+	// The thread it works on tells its number, then it is watched.
+	fmt.Println(unix.Gettid())
+	in := bufio.NewReader(os.Stdin)
+	if _, err := in.ReadString('\n'); err != nil {
+		os.Exit(1)
+	}
+	begun := time.Now()
+	if err := work(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(time.Since(begun).Nanoseconds())
+	in.ReadString('\n') // it lives until the report is made
+}
+
+// readFile makes exactly so many calls of preadv, which the Go runtime never does.
+func readFile() error {
+	f, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b := make([]byte, 64)
+	for range reads {
+		if _, err := unix.Preadv(int(f.Fd()), [][]byte{b}, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sleepAndBurn sleeps and computes by turns, for the same time each.
+func sleepAndBurn() error {
+	// The Go runtime's signals would end a sleep early.
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &everySignal, nil); err != nil {
+		return err
+	}
+	for range naps {
+		spin(nap)
+		t := unix.NsecToTimespec(int64(nap))
+		if _, err := unix.Ppoll(nil, &t, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var everySignal = unix.Sigset_t{Val: [16]uint64{^uint64(0)}}
+
+func burn() error { spin(busy); return nil }
+
+func spin(d time.Duration) {
+	for begun := time.Now(); time.Since(begun) < d; {
+	}
+}
+
+func encrypt() error {
+	block, err := aes.NewCipher(make([]byte, 32))
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 64<<10)
+	stream := cipher.NewCTR(block, make([]byte, 16))
+	for begun := time.Now(); time.Since(begun) < busy; {
+		stream.XORKeyStream(b, b)
+	}
+	return nil
+}
+
+// touch faults so many pages in.
+func touch() error {
+	b, err := unix.Mmap(-1, 0, pages*4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(b)
+	if err := unix.Madvise(b, unix.MADV_NOHUGEPAGE); err != nil {
+		return err
+	}
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
+	return nil
+}
+
+// writeDirect has a block device work, where there is one.
+func writeDirect() error {
+	f, err := os.OpenFile(os.Getenv("EXPLAIN_TEST_FILE"), os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	b, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(b)
+	for i := range writes {
+		if _, err := unix.Pwrite(int(f.Fd()), b, int64(i)*4096); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newThreads makes threads that were not there when it was watched, and computes and
+// calls on them.
+func newThreads() error {
+	done := make(chan error)
+	for range extra {
+		go func() {
+			runtime.LockOSThread() // it ends with the thread
+			spin(busy / extra)
+			var err error
+			for range perEach {
+				if _, e := unix.Getpriority(unix.PRIO_PROCESS, 0); e != nil {
+					err = e
+				}
+			}
+			done <- err
+		}()
+	}
+	var errs []error
+	for range extra {
+		errs = append(errs, <-done)
+	}
+	return errors.Join(errs...)
+}
+
+// watched is a report of a child's work, with what the child says about it.
+type watched struct {
+	*Report
+	tid  int // the thread it works on
+	took time.Duration
+	cpu  time.Duration // that the kernel's own clock says it used meanwhile
+}
+
+// watch runs a child from its first line to its second: on a machine that is so busy that
+// the child takes too long, once more and for longer.
+func watch(t *testing.T, name string, env ...string) watched {
+	t.Helper()
+	if err := Supported(); err != nil {
+		leaktest.Missing(t, err.Error())
+	}
+	for _, window := range []time.Duration{time.Second, 3 * time.Second, 9 * time.Second} {
+		w := watchFor(t, window, name, env)
+		if w.took > window {
+			continue
+		}
+		if w.Lost != 0 || w.IntervalMs != float64(window.Milliseconds()) {
+			t.Errorf("%d lost in %v ms", w.Lost, w.IntervalMs)
+		}
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("in %v: %+v", w.took, w.Report)
+			}
+		})
+		return w
+	}
+	t.Fatalf("this machine is too busy for child %s", name)
+	return watched{}
+}
+
+func watchFor(t *testing.T, window time.Duration, name string, env []string) watched {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), append(env, childEnv+"="+name)...)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	lines := bufio.NewReader(out)
+	w := watched{tid: int(number(t, lines))}
+	c, err := Watch([]int{cmd.Process.Pid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	before, begun := cpuTime(t, cmd.Process.Pid), time.Now()
+	if err := c.Between(begun, begun.Add(window)); err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(in)
+	w.took = time.Duration(number(t, lines))
+	time.Sleep(time.Until(begun.Add(window)))
+	w.cpu = cpuTime(t, cmd.Process.Pid) - before
+	if w.Report, err = c.Report(); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func cpuTime(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	const scheduled = 2 // CPUCLOCK_SCHED: see clock_getcpuclockid(3)
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|scheduled), &ts); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(ts.Nano())
+}
+
+// checkCPU holds the collector against the kernel's clock, which may leave out
+// interrupts and what other guests took.
+func (w *watched) checkCPU(t *testing.T) {
+	t.Helper()
+	want := float64(w.cpu) / 1e6
+	between(t, "time on a CPU", w.Total.OnCPU(), 0.8*want-5, 1.25*want+5)
+}
+
+// worker is the thread that a child works on.
+func (w *watched) worker(t *testing.T) *Thread {
+	t.Helper()
+	for i := range w.Threads {
+		if w.Threads[i].TID == w.tid {
+			return &w.Threads[i]
+		}
+	}
+	t.Fatalf("no thread %d in %+v", w.tid, w.Threads)
+	return nil
+}
+
+func number(t *testing.T, lines *bufio.Reader) int64 {
+	t.Helper()
+	line, err := lines.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (w *watched) call(name string) Call {
+	for _, c := range w.Calls {
+		if c.Name == name {
+			return c
+		}
+	}
+	return Call{}
+}
+
+func (w *watched) code(name string) float64 {
+	for _, c := range w.Code {
+		if c.Name == name {
+			return c.Share
+		}
+	}
+	return 0
+}
+
+// between asserts that a value is within bounds that a busy machine keeps too.
+func between(t *testing.T, what string, v, low, high float64) {
+	t.Helper()
+	if v < low || v > high {
+		t.Errorf("%s: %.3f, not within %.3f and %.3f", what, v, low, high)
+	}
+}
+
+// Whatever a thread does, its four times are the interval.
+func TestTimesAddUp(t *testing.T) {
+	w := watch(t, "sleeps")
+	whole := 0
+	for _, th := range w.Threads {
+		sum := th.OnCPU() + th.WaitingMs + th.AsleepMs
+		least := 0.0 // of a thread that was made meanwhile
+		if sum > 0.999*w.IntervalMs {
+			whole++
+		}
+		if th.TID == w.tid {
+			least = 0.999 * w.IntervalMs
+		}
+		between(t, fmt.Sprintf("times of %s %d", th.Name, th.TID), sum, least, 1.001*w.IntervalMs)
+	}
+	if whole < 3 { // a Go program has a few from the start
+		t.Errorf("%d threads lived throughout", whole)
+	}
+}
+
+func TestCallsAreCounted(t *testing.T) {
+	w := watch(t, "reads")
+	c := w.call("preadv")
+	if c.Ran.Count != reads {
+		t.Errorf("%d calls, not %d", c.Ran.Count, reads)
+	}
+	if c.Ran.P50 <= 0 || c.Ran.P50 > c.Ran.P99 || c.Ran.P99 > c.Ran.Max || c.Ran.Mean > c.Ran.Max {
+		t.Errorf("latency %+v", c.Ran)
+	}
+	between(t, "preadv's time", c.OnCPUMs, 0.99*c.Ran.Mean*reads/1e3, 1.01*c.Ran.Mean*reads/1e3)
+	between(t, "preadv's time", c.OnCPUMs, 0, float64(w.took)/1e6)
+}
+
+func TestSleepIsInItsCall(t *testing.T) {
+	w := watch(t, "sleeps")
+	w.checkCPU(t)
+	c := w.call("ppoll")
+	if c.Ran.Count != naps {
+		t.Errorf("%d calls of ppoll, not %d", c.Ran.Count, naps)
+	}
+	const total = naps * float64(nap) / 1e6
+	between(t, "asleep in ppoll", c.AsleepMs, 0.9*total, 1.5*total)
+	between(t, "in ppoll", c.AsleepMs+c.OnCPUMs+c.WaitingMs, 0.999*total, float64(w.took)/1e6)
+	// A spin that is interrupted by others has less of the CPU, never more.
+	between(t, "in its own code", w.worker(t).UserMs, 1, 1.1*total)
+	between(t, "not asleep", w.worker(t).OnCPU()+w.worker(t).WaitingMs, 0.9*total, float64(w.took)/1e6-0.99*total+100)
+	if w.worker(t).Wakeups < naps || w.worker(t).Voluntary < naps {
+		t.Errorf("%+v sleeps %d times", w.worker(t), naps)
+	}
+	if l := w.Wakeup; l.P50 <= 0 || l.P50 > l.P99 || l.P99 > l.Max {
+		t.Errorf("wake-up %+v", l)
+	}
+}
+
+func TestOwnCodeIsTimed(t *testing.T) {
+	w := watch(t, "burns")
+	w.checkCPU(t)
+	want := float64(busy) / 1e6
+	between(t, "on a CPU and waiting for it", w.worker(t).OnCPU()+w.worker(t).WaitingMs, 0.95*want, 1.05*float64(w.took)/1e6+200)
+	between(t, "samples", float64(w.worker(t).Samples), 0.8*w.worker(t).UserMs*SampleHz/1e3, 1.2*w.worker(t).UserMs*SampleHz/1e3+2)
+	between(t, "crypto", w.code(CodeCrypto), 0, 0.01)
+}
+
+func TestCodeIsNamed(t *testing.T) {
+	w := watch(t, "burns")
+	// Time is read in the vdso, for package time and the runtime.
+	clock := w.code("[vdso]") + w.code("runtime") + w.code("time") + w.code("bench/explain")
+	between(t, "clock", clock, 0.7, 1)
+	between(t, "clock, faults and interrupts", clock+w.code(CodeKernel), 0.95, 1)
+}
+
+func TestCryptoIsFound(t *testing.T) {
+	w := watch(t, "crypto")
+	// The race detector has a share; without it this is above 0.9.
+	between(t, "crypto", w.code(CodeCrypto), 0.4, 1)
+	between(t, "crypto of the thread", w.worker(t).CryptoMs, 0.4*w.worker(t).UserMs, w.worker(t).UserMs)
+	if f := w.Functions[0]; !strings.HasPrefix(f.Name, "crypto/") || f.Code != CodeCrypto {
+		t.Errorf("the longest function is %+v", f)
+	}
+}
+
+func TestFaultsAreCounted(t *testing.T) {
+	w := watch(t, "touches")
+	between(t, "page faults", float64(w.worker(t).Faults), pages, pages+100)
+}
+
+func TestThreadsMadeLater(t *testing.T) {
+	w := watch(t, "workers")
+	if n := w.call("getpriority").Ran.Count; n != extra*perEach {
+		t.Errorf("%d calls on new threads, not %d", n, extra*perEach)
+	}
+	w.checkCPU(t)
+	between(t, "not sampled", w.code(CodeUnseen), 0, 0.2)
+}
+
+func TestDeviceRequests(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, make([]byte, writes*4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		leaktest.Missing(t, "direct I/O in the temporary directory")
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		t.Fatal(err)
+	}
+	if unix.Major(st.Dev) == 0 {
+		leaktest.Missing(t, "a block device under the temporary directory")
+	}
+	w := watch(t, "writes", "EXPLAIN_TEST_FILE="+path)
+	// The file system may add some of its own.
+	between(t, "requests", float64(w.Device.Count), writes, writes+4)
+	between(t, "bytes", float64(w.DeviceBytes), writes*4096, (writes+8)*4096)
+	if l := w.Device; l.P50 <= 1 || l.P50 > l.P99 || l.P99 > l.Max {
+		t.Errorf("latency %+v", l)
+	}
+}
+
+// Others' work is not counted.
+func TestOthersDoNotCount(t *testing.T) {
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f, err := os.Open("/proc/self/exe")
+		if err != nil {
+			return
+		}
+		defer f.Close()
+		b := make([]byte, 64)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				unix.Preadv(int(f.Fd()), [][]byte{b}, 0)
+			}
+		}
+	}()
+	w := watch(t, "burns")
+	close(stop)
+	<-done
+	if n := w.call("preadv").Ran.Count; n != 0 {
+		t.Errorf("%d calls of another process", n)
+	}
+}
+
+// A user without rights is told so.
+func TestForbidden(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if err := Supported(); !errors.Is(err, ErrForbidden) && !errors.Is(err, ErrUnsupported) {
+			t.Errorf("got %v", err)
+		}
+		return
+	}
+	if err := Supported(); err != nil {
+		leaktest.Missing(t, err.Error())
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childEnv+"=asks")
+	const nobody = 65534
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != ErrForbidden.Error() {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestWatchRefuses(t *testing.T) {
+	for _, pids := range [][]int{nil, make([]int, maxProcesses+1)} {
+		if _, err := Watch(pids); !errors.Is(err, ErrProcesses) {
+			t.Errorf("%d processes: %v", len(pids), err)
+		}
+	}
+}
+
+// Go's view of the maps is the compiler's.
+func TestLayouts(t *testing.T) {
+	spec, err := loadCollector()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range map[string]uintptr{
+		"threads": unsafe.Sizeof(rawThread{}), "calls": unsafe.Sizeof(rawCall{}), "devices": unsafe.Sizeof(rawDevice{}), "samples": 8,
+	} {
+		if got := spec.Maps[name].ValueSize; uintptr(got) != size {
+			t.Errorf("%s: values of %d bytes in the program, %d here", name, got, size)
+		}
+	}
+	for name, size := range map[string]uintptr{"calls": unsafe.Sizeof(callKey{}), "samples": unsafe.Sizeof(sampleKey{})} {
+		if got := spec.Maps[name].KeySize; uintptr(got) != size {
+			t.Errorf("%s: keys of %d bytes in the program, %d here", name, got, size)
+		}
+	}
+}
