@@ -24,6 +24,9 @@
 // have to share CPUs it yields often. [Result].FrontendWork tells its own cost for each
 // request, and FrontendBusy how near it is to being the bottleneck itself.
 //
+// [RunExplained] also tells where the server's time went, with a collector in the kernel:
+// see package explain. It measures what the collector costs, and its results are without.
+//
 // # Threading
 //
 // One Run, Fill or Plan at a time: while one runs, the process's garbage collector is

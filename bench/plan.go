@@ -19,6 +19,8 @@ type Plan struct {
 	// Prefill writes the devices of external servers before the first workload; those
 	// of others always are.
 	Prefill bool
+	// Explain has Run find out where the servers' time goes; Compare does not.
+	Explain bool
 	// Started, if any, is called before each step of the plan.
 	Started func(step Step)
 }
@@ -57,9 +59,13 @@ func (p *Plan) runTarget(ctx context.Context, i int, t *Target) (results []*Resu
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	run := Run
+	if p.Explain {
+		run = RunExplained
+	}
 	for k, w := range p.Workloads {
 		step(k+1, w.Name())
-		r, err := Run(ctx, s.Endpoint, w, place)
+		r, err := run(ctx, s.Endpoint, w, place)
 		if err != nil {
 			return results, err
 		}

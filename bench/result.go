@@ -45,6 +45,8 @@ type Result struct {
 	// Distribution is the share of requests, from 0 to 1, that took no longer than so
 	// many microseconds.
 	Distribution []Point `json:"lat_distribution,omitempty"`
+	// Explain is there if it was asked for.
+	Explain *Explanation `json:"explain,omitempty"`
 }
 
 // ServerCounts are of the server's processes, while the workload was measured.
@@ -88,6 +90,9 @@ func (r *rig) result(use serverUse) *Result {
 	}
 	out.fill(&total)
 	out.fillServer(use)
+	if out.Explain = r.explanation; out.Explain != nil {
+		out.Explain.Requests = use.completed
+	}
 	return out
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"sealblk/bench/explain"
 	"sealblk/vhost/frontend"
 	"sealblk/vhost/virtqueue"
 )
@@ -32,6 +33,10 @@ const patience = 20 * time.Second
 // Run drives a server with a workload. While it runs the process collects no garbage.
 // With Verify all blocks are written first, and read once more at the end.
 func Run(ctx context.Context, e Endpoint, w Workload, p Placement) (*Result, error) {
+	return runOnce(ctx, e, w, p, false)
+}
+
+func runOnce(ctx context.Context, e Endpoint, w Workload, p Placement, watched bool) (*Result, error) {
 	if err := w.Check(); err != nil {
 		return nil, err
 	}
@@ -39,6 +44,7 @@ func Run(ctx context.Context, e Endpoint, w Workload, p Placement) (*Result, err
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Name, err)
 	}
+	r.explain = watched
 	result, err := r.run(ctx)
 	if err := errors.Join(err, r.close()); err != nil {
 		return nil, fmt.Errorf("%s: %s: %w", e.Name, w.Name(), err)
@@ -68,6 +74,10 @@ type rig struct {
 	disk       *frontend.Disk
 	generators []*generator
 	restore    func()
+
+	explain     bool
+	collector   *explain.Collector // while it is attached
+	explanation *Explanation
 }
 
 func newRig(ctx context.Context, e Endpoint, w *Workload, p Placement) (*rig, error) {
@@ -178,7 +188,7 @@ func quiet(queues int) (restore func()) {
 
 func (r *rig) close() error {
 	r.restore()
-	return r.disk.Close()
+	return errors.Join(r.endCollector(), r.disk.Close())
 }
 
 // each runs f for all generators side by side, each on a thread of its own. When the
@@ -268,10 +278,16 @@ func (r *rig) measure(ctx context.Context) (serverUse, error) {
 	if err != nil {
 		return serverUse{}, err
 	}
+	if err := r.collect(pids); err != nil {
+		return serverUse{}, err
+	}
 	first := r.generators[0]
 	first.mark = func() mark { return mark{cpuTimes(pids), r.completed()} }
 	start := time.Now()
 	ramp, runtime := r.workload.Ramp, r.workload.Runtime
+	if err := r.collectBetween(start.Add(ramp), runtime); err != nil {
+		return serverUse{}, err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var watch sync.WaitGroup
@@ -285,7 +301,10 @@ func (r *rig) measure(ctx context.Context) (serverUse, error) {
 	watch.Wait()
 	use.cpu = first.end.cpu - first.begun.cpu
 	use.completed = first.end.completed - first.begun.completed
-	return use, errors.Join(err, useErr)
+	if err := errors.Join(err, useErr); err != nil {
+		return use, err
+	}
+	return use, r.collected()
 }
 
 func (r *rig) completed() (n uint64) {

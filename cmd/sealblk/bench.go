@@ -68,11 +68,14 @@ func (a *app) benchRunCommand() *cli.Command {
 		Description: "Starts each target's server on new data in a temporary place, fills it, and drives it from a\n" +
 			"polling front-end; see \"bench targets\". With --socket it drives a server that runs already:\n" +
 			"THERE, WRITE WORKLOADS, --verify AND --prefill DESTROY THE DATA ON THE DISK; reads do not.\n" +
-			"A disk that was never written may read as zeros without any decryption: use --prefill.",
+			"A disk that was never written may read as zeros without any decryption: use --prefill.\n" +
+			"With --explain an eBPF collector tells where the time of the server's threads goes. Each workload\n" +
+			"is then run six times, without and with the collector in turn; the results are without.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.StringFlag{Name: "socket", Usage: "`PATH` of the socket of a server that runs already"},
 			&cli.StringSliceFlag{Name: "target", Usage: "`NAME` of a target, several with commas; NAME@PROGRAM is another build of ours", Value: cli.NewStringSlice("memory", "memory-encrypted")},
 			&cli.BoolFlag{Name: "prefill", Usage: "write the whole device of --socket before the first workload"},
+			&cli.BoolFlag{Name: "explain", Usage: "tell where the server's time goes: code, system calls, waiting, wake-ups, device (takes root)"},
 		}, formatFlags(), workloadFlags(), serverFlags()),
 		Action: a.benchRun,
 	}
@@ -99,7 +102,10 @@ func (a *app) benchRun(c *cli.Context) error {
 	if plan.Targets, err = benchTargets(names); err != nil {
 		return err
 	}
-	plan.Prefill = c.Bool("prefill")
+	if err := checkExplain(c.Bool("explain"), c.String("format")); err != nil {
+		return err
+	}
+	plan.Prefill, plan.Explain = c.Bool("prefill"), c.Bool("explain")
 	done := a.showProgress(plan)
 	results, err := plan.Run(c.Context)
 	done()

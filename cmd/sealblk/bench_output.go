@@ -32,7 +32,18 @@ func (a *app) printResults(c *cli.Context, results []*bench.Result) error {
 	for i, r := range results {
 		rows[i] = resultRow(r)
 	}
-	return p.list(results, resultHead, rows)
+	if err := p.list(results, resultHead, rows); err != nil || p.json {
+		return err
+	}
+	for _, r := range results {
+		if r.Explain == nil {
+			continue
+		}
+		if err := printExplanation(p.w, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (a *app) printCompared(c *cli.Context, all []*bench.Compared) error {
@@ -61,6 +72,10 @@ func spreadOf(m map[string]bench.Spread, name string, digits int) string {
 	if !ok {
 		return "-"
 	}
+	return spreadText(s, digits)
+}
+
+func spreadText(s bench.Spread, digits int) string {
 	f := func(v float64) string { return strconv.FormatFloat(v, 'f', digits, 64) }
 	return fmt.Sprintf("%s [%s..%s]", f(s.Median), f(s.Min), f(s.Max))
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	collector "sealblk/bench/explain"
 	"sealblk/cipher"
 	"sealblk/daemon/guard"
 	"sealblk/internal/sandbox"
@@ -57,7 +58,7 @@ func (a *app) doctor(c *cli.Context) error {
 		return err
 	}
 	report = append(report, checkSandbox(config)...)
-	report = append(report, checkGuard(config))
+	report = append(report, checkGuard(config), checkTracing())
 	var rows [][]string
 	for _, d := range report {
 		rows = append(rows, []string{d.Result, d.Check, d.Detail, d.Hint})
@@ -142,6 +143,16 @@ func checkGuard(config config) diagnosis {
 		return diagnosis{name, lacking, err.Error(), "load it: sealblk guard"}
 	}
 	return diagnosis{name, healthy, "loaded: nobody may read the memory of exports", ""}
+}
+
+// checkTracing is about what bench run --explain needs.
+func checkTracing() diagnosis {
+	const name = "tracing"
+	if err := collector.Supported(); err != nil {
+		detail, mend, _ := strings.Cut(err.Error(), ": ")
+		return diagnosis{name, lacking, detail, mend + "; bench run goes without --explain"}
+	}
+	return diagnosis{name, healthy, "eBPF programs can be attached: bench run --explain", ""}
 }
 
 func checkProgram(name, why, hint string) diagnosis {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	collector "sealblk/bench/explain"
 )
 
 func TestMain(m *testing.M) {
@@ -30,7 +32,16 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "flip": flip, "cut": cut, "oneline": oneline, "jsonkeys": jsonKeys, "absent": absent, "await": await,
 		},
+		Condition: condition,
 	})
+}
+
+// condition is for what depends on the machine: [tracing] is what bench run --explain takes.
+func condition(name string) (bool, error) {
+	if name != "tracing" {
+		return false, fmt.Errorf("no condition %q", name)
+	}
+	return collector.Supported() == nil, nil
 }
 
 // exits CODE COMMAND...: the command ends with that exit code.
