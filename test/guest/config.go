@@ -17,6 +17,8 @@ type Config struct {
 	CPUs int
 	// Disks are there from the start.
 	Disks []Disk
+	// Accelerator is what runs the guest's CPUs: TCG, which is the default, or KVM.
+	Accelerator string
 	// RootPorts is the number of slots for hot-plug. They are named rp0, rp1, ...
 	RootPorts int
 	// PrivateMemory makes a machine that vhost-user disks cannot be plugged into.
@@ -49,7 +51,7 @@ func (c Config) args(port, qmp string) []string {
 	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", "q35,accel=tcg,memory-backend=mem", "-cpu", "max",
+		"-machine", "q35,accel=" + cmp.Or(c.Accelerator, TCG) + ",memory-backend=mem", "-cpu", "max",
 		"-smp", fmt.Sprint(max(c.CPUs, 1)), "-m", memory,
 		"-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=" + share,
 		"-kernel", c.Assets.Kernel, "-initrd", c.Assets.Initrd,

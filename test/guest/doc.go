@@ -19,7 +19,7 @@
 // cache (CacheDir) and not installed. The root is an initramfs with busybox-static,
 // mke2fs, e2fsck and their libraries from this machine, and whatever Options adds.
 // QEMU emulates the CPU (TCG), since test machines have no usable KVM: a boot takes
-// some seconds. Guest memory is shared, as vhost-user needs it. A reboot ends QEMU.
+// some seconds. FindAccelerator tells whether KVM would do. Guest memory is shared, as vhost-user needs it. A reboot ends QEMU.
 //
 // # Commands
 //

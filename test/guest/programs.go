@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 var (
@@ -50,8 +51,9 @@ func addLibraries(files map[string]bool, path string) error {
 	if loader := interpreter(f); loader != "" {
 		files[loader] = true
 	}
+	dirs := append(ownLibraryDirs(f, path), libraryDirs...)
 	for _, name := range needs {
-		lib, ok := findIn(libraryDirs, name)
+		lib, ok := findIn(dirs, name)
 		if !ok {
 			return fmt.Errorf("%w: %s needs the library %s", ErrNoAssets, path, name)
 		}
@@ -64,6 +66,20 @@ func addLibraries(files map[string]bool, path string) error {
 		}
 	}
 	return nil
+}
+
+// ownLibraryDirs are the folders that a program or library itself names for what it
+// needs.
+func ownLibraryDirs(f *elf.File, path string) (dirs []string) {
+	for _, tag := range []elf.DynTag{elf.DT_RUNPATH, elf.DT_RPATH} {
+		lists, _ := f.DynString(tag) // most have none
+		for _, list := range lists {
+			for _, dir := range filepath.SplitList(list) {
+				dirs = append(dirs, strings.ReplaceAll(dir, "$ORIGIN", filepath.Dir(path)))
+			}
+		}
+	}
+	return dirs
 }
 
 // interpreter is the loader that a dynamic program names.
