@@ -7,7 +7,7 @@ LINT        := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help setup build test race lint fuzz e2e bench bench-cipher bench-check demo man generate clean
+.PHONY: help setup build test race lint fuzz e2e bench bench-cipher bench-check bench-guest demo man generate clean
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,13 @@ bench: build ## data-path and cipher benchmarks
 bench-cipher: setup ## the cipher beside OpenSSL and the limit of the AES units (best on an idle machine)
 	$(GO) test -count=1 -run '^TestSpeedTable$$' -v ./cipher -speed
 
-bench-check: ## the benchmark's front-end beside libblkio's, which must agree (needs cargo; best on an idle machine)
+bench-check: setup build ## the benchmark's front-end beside libblkio's (needs cargo) and fio in a guest (best on an idle machine)
 	$(GO) test -count=1 -run '^TestHarnessAgreesWithLibblkio$$' -v ./test/independent -libblkio
+	$(GO) build -trimpath -tags purego -o bin/sealblk-purego ./cmd/sealblk
+	$(GO) run ./test/benchguest -sealblk bin/sealblk -agree bin/sealblk-purego
+
+bench-guest: setup build ## fio, a file system and SQLite in a guest, encryption off and on (5 minutes; FLAGS=-help)
+	$(GO) run ./test/benchguest -sealblk bin/sealblk $(FLAGS)
 
 demo: setup build ## the main job, from an empty machine to an encrypted disk in a guest
 	$(GO) run ./test/demo -sealblk bin/sealblk
