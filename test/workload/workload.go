@@ -39,9 +39,9 @@ func (o *Options) accelerator(ctx context.Context) string {
 	return name
 }
 
-// deviceSize is that of each disk, in bytes. The guest has two CPUs: for one alone QEMU
-// 7.2 leaves out the memory barriers of what it emulates, and the driver may then miss
-// that its device waits for a notification.
+// deviceSize is that of each disk, in bytes. The guest has two CPUs: with one, requests
+// hung now and then. QEMU before 8.1 leaves out the memory barriers of an emulated guest
+// with one CPU, which is the likely cause but not proven (docs/performance.md).
 const (
 	deviceSize = 256 << 20
 	sectorSize = 4096
