@@ -27,6 +27,8 @@ type OpenOptions struct {
 	// Standby opens a disk that another export may be using: the right to use it comes
 	// with Take.
 	Standby bool
+	// HugePages puts bounce memory in huge pages, where there are any.
+	HugePages bool
 }
 
 // Disk is an open disk: its device stack, the key in locked memory, and the lock
@@ -150,7 +152,7 @@ func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, h *lu
 	if err != nil {
 		return err
 	}
-	if d.Device, err = d.encrypt(lower, dk); err != nil {
+	if d.Device, err = d.encrypt(lower, dk, o); err != nil {
 		_ = lower.Close() // nothing was written
 		return fmt.Errorf("disk %s: %w", d.Record.Name, err)
 	}
@@ -164,7 +166,7 @@ func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, h *lu
 
 // encrypt puts the encryption layer over the backing store. The round keys go into
 // locked memory, which Close wipes.
-func (d *Disk) encrypt(lower blockdev.Device, dk *secret.Buffer) (_ blockdev.Device, err error) {
+func (d *Disk) encrypt(lower blockdev.Device, dk *secret.Buffer, o OpenOptions) (_ blockdev.Device, err error) {
 	if d.keys, err = secret.New(cipher.StateSize); err != nil {
 		return nil, err
 	}
@@ -176,7 +178,9 @@ func (d *Disk) encrypt(lower blockdev.Device, dk *secret.Buffer) (_ blockdev.Dev
 	if err != nil {
 		return nil, err
 	}
-	return crypt.New(lower, x, d.Record.policies())
+	opts := d.Record.policies()
+	opts.HugePages = o.HugePages
+	return crypt.New(lower, x, opts)
 }
 
 func (r *Record) policies() (o crypt.Options) {

@@ -392,3 +392,21 @@ func mapped(t *testing.T, addr uintptr) bool {
 	}
 	return false
 }
+
+// TestHugeArena: whole pages of the pool if there are any, small ones if not, and all of
+// it can be used and given back.
+func TestHugeArena(t *testing.T) {
+	mem, err := newArena(5<<20, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(mem) != 6<<20 {
+		t.Errorf("%d bytes, not whole huge pages", len(mem))
+	}
+	for i := range mem {
+		mem[i] = 1
+	}
+	if err := mem.free(); err != nil {
+		t.Error(err)
+	}
+}

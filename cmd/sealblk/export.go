@@ -38,6 +38,7 @@ func (a *app) exportCommand() *cli.Command {
 			&cli.BoolFlag{Name: "incoming", Usage: "stand by for a VM that migrates here: the disk may be in use elsewhere until the VM starts"},
 			&cli.StringFlag{Name: "blk-file", Usage: "serve a plain `FILE`: no catalogue, no encryption"},
 			&cli.StringFlag{Name: "io-engine", Usage: "how files are read and written: auto, uring, threads, or inline (for files in memory)", Value: "auto"},
+			&cli.BoolFlag{Name: "huge-pages", Usage: "put bounce memory in huge pages, 2 MiB each: some of the kernel's pool for each queue, if it has enough"},
 			&cli.DurationFlag{Name: "poll-max", Usage: "longest `TIME` to look for requests before a queue's thread sleeps; 0 saves processor time", Value: vhost.DefaultPollMax},
 			&cli.BoolFlag{Name: "print-capabilities", Usage: "print what this back-end can do, as JSON, and exit"},
 		},
@@ -85,7 +86,7 @@ func (a *app) export(c *cli.Context) error {
 func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
 	o := worker.Options{
 		BlkFile: c.String("blk-file"), FD: c.Int("fd"), ReadOnly: c.Bool("read-only"), Incoming: c.Bool("incoming"),
-		NumQueues: c.Int("num-queues"), QueueSize: c.Int("queue-size"), PollMax: c.Duration("poll-max"),
+		NumQueues: c.Int("num-queues"), QueueSize: c.Int("queue-size"), PollMax: c.Duration("poll-max"), HugePages: c.Bool("huge-pages"),
 	}
 	names := []string{"NAME"}
 	if c.IsSet("blk-file") {

@@ -44,6 +44,8 @@ type Options struct {
 	FD        int
 	NumQueues int
 	QueueSize int
+	// HugePages is that of disk.OpenOptions.
+	HugePages bool
 	// PollMax is that of vhost.Options.
 	PollMax  time.Duration
 	ReadOnly bool
@@ -126,7 +128,7 @@ func (e *export) open(ctx context.Context, c *disk.Catalogue) (err error) {
 	serial := ""
 	if e.opts.Disk != "" {
 		e.disk, err = c.Open(ctx, e.opts.Disk, disk.OpenOptions{
-			ReadOnly: e.opts.ReadOnly, Engine: e.opts.Engine, Standby: e.opts.Incoming,
+			ReadOnly: e.opts.ReadOnly, Engine: e.opts.Engine, Standby: e.opts.Incoming, HugePages: e.opts.HugePages,
 		})
 		if err != nil {
 			return err
