@@ -50,9 +50,10 @@ func command(t *testing.T, m *qmp.Monitor, name string, args, out any) {
 
 // The pace of a migration.
 var (
-	// endless sends memory slower than the load writes it, and would stop the guest
-	// only for a millisecond: it goes round after round.
-	endless = map[string]any{"max-bandwidth": 32 << 20, "downtime-limit": 1}
+	// endless would stop the guest only for a millisecond: after all memory it sends what
+	// was written meanwhile, and so on. Slow is slower than the load writes: it stays so.
+	endless = map[string]any{"max-bandwidth": 64 << 20, "downtime-limit": 1}
+	slow    = map[string]any{"max-bandwidth": 2 << 20}
 	atOnce  = map[string]any{"max-bandwidth": 1 << 30, "downtime-limit": 2000}
 )
 
@@ -164,7 +165,8 @@ func migrate(t *testing.T, vm, target *guest.VM, from, to side) {
 	stop := watch(t, from, to)
 	startMigration(t, m, target, endless)
 	// All pages are copied once, then the back-end writes to some, then comes the rest.
-	migrationBecomes(t, m, func(s migrationStatus) bool { return s.RAM.Rounds >= 3 })
+	migrationBecomes(t, m, func(s migrationStatus) bool { return s.RAM.Rounds >= 2 })
+	command(t, m, "migrate-set-parameters", slow, nil)
 	vm.Must(t, readOnce)
 	command(t, m, "migrate-set-parameters", atOnce, nil)
 	migrationBecomes(t, m, is("completed"))
@@ -266,7 +268,7 @@ func TestMigrationThatFails(t *testing.T) {
 				startMigration(t, m, target, atOnce)
 				migrationBecomes(t, m, is("pre-switchover"))
 			} else {
-				startMigration(t, m, target, endless)
+				startMigration(t, m, target, slow)
 				migrationBecomes(t, m, is("active"))
 				vm.Must(t, goesOn)
 			}
@@ -311,6 +313,7 @@ func TestDetachAfterMigration(t *testing.T) {
 	startMigration(t, m, target, atOnce)
 	migrationBecomes(t, m, is("completed"))
 	m.Disconnect()
+	target.Must(t, "echo 3 >/proc/sys/vm/drop_caches; head -c 8 /dev/vda") // it has its disk
 
 	if out := h.run("disk", "detach", "db"); !strings.Contains(out, "migrated") || !strings.Contains(out, standby.socket) {
 		t.Errorf("detach says %q", out)

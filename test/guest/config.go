@@ -55,7 +55,9 @@ func (c Config) args(port, qmp string) []string {
 		"-smp", fmt.Sprint(max(c.CPUs, 1)), "-m", memory,
 		"-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=" + share,
 		"-kernel", c.Assets.Kernel, "-initrd", c.Assets.Initrd,
-		"-append", "console=ttyS0 panic=-1 quiet loglevel=5",
+		// A page that is to take data of a disk is not zeroed first: then it has its data
+		// from the back-end alone, also when it has arrived in another machine.
+		"-append", "console=ttyS0 panic=-1 quiet loglevel=5 init_on_alloc=0",
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", "socket,id=port,path=" + quote(port),
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port,name=sealblk.agent",
