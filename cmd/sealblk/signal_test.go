@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -110,6 +111,10 @@ func newState(t *testing.T) string {
 // TestSignalsDrain: a signal while requests are in flight ends the export with 0, and
 // what it had confirmed is there.
 func TestSignalsDrain(t *testing.T) {
+	// What nohup starts ignores the hang-up, and so would the export: not if it is caught.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, syscall.SIGHUP)
+	defer signal.Stop(caught)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
 			state := newState(t)
