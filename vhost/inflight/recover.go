@@ -13,6 +13,10 @@ type taken struct {
 	counter uint64
 }
 
+// lastCounter is beyond what any back-end can have counted to. Nothing is taken up from
+// there on, since a counter that comes to its end would put new chains before old ones.
+const lastCounter = 1<<63 - 1
+
 // Recover begins to note what is taken from a ring of ringSize descriptors whose used
 // index is used, and returns the chains that are in flight, by their heads, in the
 // order in which they were taken. A queue that was never served has none. The queue's
@@ -101,6 +105,9 @@ func (q *Queue) inFlight(entries []taken, ringSize int) (heads []uint16, err err
 		}
 		if i >= ringSize {
 			return nil, fmt.Errorf("descriptor %d of a ring of %d is in flight: %w", i, ringSize, ErrContent)
+		}
+		if t.counter > lastCounter {
+			return nil, fmt.Errorf("descriptor %d was taken as number %d: %w", i, t.counter, ErrContent)
 		}
 		heads = append(heads, uint16(i))
 		q.counter = max(q.counter, t.counter+1)

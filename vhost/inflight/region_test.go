@@ -218,6 +218,9 @@ func TestRecoverRefuses(t *testing.T) {
 		{"counters that are equal", func(b []byte) { b[atDesc+3*descBytes+inCounter] = 0 }, 0, 8, 10, nil, []uint16{2, 3}},
 		{"last counter there is", func(b []byte) {
 			binary.NativeEndian.PutUint64(b[atDesc+2*descBytes+inCounter:], 1<<64-1)
+		}, 0, 8, 10, ErrContent, nil},
+		{"last counter that may be", func(b []byte) {
+			binary.NativeEndian.PutUint64(b[atDesc+2*descBytes+inCounter:], lastCounter)
 		}, 0, 8, 10, nil, []uint16{3, 2}},
 		{"version gone", func(b []byte) { b[atVersion] = 0 }, 0, 8, 10, nil, nil},
 	} {
