@@ -15,6 +15,10 @@
 // A caller that knows URIs asks a [Set]: it routes each call to the KMS that the
 // URI's scheme names and retries what is worth it ([Retry]).
 //
+// A data key changes the CMK that wraps it by ReEncrypt, inside the KMS. To move to
+// another KMS, or to be wrapped by a second one, it is unwrapped into locked memory
+// and given to the other KMS, which must be a [Wrapper].
+//
 // One folder below this one holds each KMS; the embedded one, [sealblk/keymgr/local],
 // is the default and needs no set-up.
 package keymgr

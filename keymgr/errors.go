@@ -21,12 +21,17 @@ var (
 	ErrState = errors.New("key state does not allow this")
 	// ErrInvalid: an argument is malformed.
 	ErrInvalid = errors.New("invalid argument")
+	// ErrUnsupported: this KMS has no such call.
+	ErrUnsupported = errors.New("KMS cannot do this")
 	// ErrWeakKey: the two halves of a data key are equal.
 	ErrWeakKey = errors.New("halves of the data key are equal")
 )
 
 // CodeInvalid is the code of every [ErrInvalid].
 const CodeInvalid = "InvalidParameter"
+
+// CodeUnsupported is the code of every [ErrUnsupported] that a [Set] reports.
+const CodeUnsupported = "UnsupportedOperation"
 
 // Error is a failure with what a user needs to mend it. Code is the KMS's own code
 // for it, shown literally ("Rejected.Disabled"); Hint says what to do.

@@ -14,7 +14,7 @@ type stateRow struct {
 	enabled, disabled, pendingDeletion, pendingImport string
 }
 
-// stateTable is the reference cloud's published table (CancelKeyDeletion,
+// stateTable is the reference cloud's published table (Wrap is its Encrypt; CancelKeyDeletion,
 // RotateKey, SetRotation, SetDeletionProtection and GetKeyUsage are added): for each call the code with which each state refuses it.
 var stateTable = []stateRow{
 	{"GenerateDataKey", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
@@ -22,6 +22,7 @@ var stateTable = []stateRow{
 	{"Decrypt", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"ReEncrypt from", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"ReEncrypt to", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	{"Wrap", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"DescribeKey", "", "", "", ""},
 	{"ListKeys", "", "", "", ""},
 	{"UpdateKeyDescription", "", "", "Rejected.PendingDeletion", ""},
@@ -70,7 +71,16 @@ func stateCalls(t *testing.T, k *KMS, id string, w, from keymgr.WrappedKey) map[
 		},
 		"ReEncrypt from": func() error { _, err := service.ReEncrypt(ctx, w, ec, other); return err },
 		"ReEncrypt to":   func() error { _, err := service.ReEncrypt(ctx, from, ec, id); return err },
-		"DescribeKey":    func() error { _, err := k.DescribeKey(ctx, id); return err },
+		"Wrap": func() error {
+			dk, err := service.Decrypt(ctx, from, ec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer dk.Destroy()
+			_, err = service.Wrap(ctx, id, dk, ec)
+			return err
+		},
+		"DescribeKey": func() error { _, err := k.DescribeKey(ctx, id); return err },
 		"ListKeys": func() error {
 			list, err := k.ListKeys(ctx)
 			if !slices.ContainsFunc(list, func(i keymgr.KeyInfo) bool { return i.KeyID == id }) {
