@@ -13,7 +13,8 @@
 // disk is useless.
 //
 // A caller that knows URIs asks a [Set]: it routes each call to the KMS that the
-// URI's scheme names and retries what is worth it ([Retry]).
+// URI's scheme names and retries what is worth it ([Retry]). Calls for the same blob at
+// the same time become one, and calls of a host go through a [Gate].
 //
 // A data key changes the CMK that wraps it by ReEncrypt, inside the KMS. To move to
 // another KMS, or to be wrapped by a second one, it is unwrapped into locked memory

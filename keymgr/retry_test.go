@@ -9,30 +9,86 @@ import (
 	"time"
 )
 
-// recorded is a retry policy that sleeps on paper.
+// recorded is a retry policy that sleeps on paper, always as long as it may.
 func recorded(waits *[]time.Duration) Retry {
 	r := DefaultRetry
-	r.Jitter = func(d time.Duration) time.Duration { return d }
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	r.Jitter = func(_, most time.Duration) time.Duration { return most }
+	r.Now = func() time.Time { return now }
 	r.Sleep = func(ctx context.Context, d time.Duration) error {
 		*waits = append(*waits, d)
+		now = now.Add(d)
 		return ctx.Err()
 	}
 	return r
 }
 
-func TestRetryBacksOffUntilItGivesUp(t *testing.T) {
-	for _, transient := range []error{ErrThrottled, ErrUnreachable} {
+func sum(waits []time.Duration) (total time.Duration) {
+	for _, w := range waits {
+		total += w
+	}
+	return total
+}
+
+func TestRetryGivesUpWhatIsDown(t *testing.T) {
+	for want, policy := range map[time.Duration]Retry{10 * time.Second: DefaultRetry, 2 * time.Minute: PatientRetry} {
 		var waits []time.Duration
-		calls := 0
-		err := recorded(&waits).Do(t.Context(), func() error {
-			calls++
-			return fmt.Errorf("call %d: %w", calls, transient)
-		})
-		ms := time.Millisecond
-		want := []time.Duration{200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms, 5000 * ms}
-		if !errors.Is(err, transient) || calls != 7 || !slices.Equal(waits, want) {
-			t.Errorf("%d calls, waits %v, error %v", calls, waits, err)
+		r := recorded(&waits)
+		r.Silence = policy.Silence
+		err := r.Do(t.Context(), func() error { return ErrUnreachable })
+		if !errors.Is(err, ErrUnreachable) || sum(waits) != want {
+			t.Errorf("waits %v, in all %v, want %v, error %v", waits, sum(waits), want, err)
 		}
+	}
+}
+
+func TestRetryBacksOff(t *testing.T) {
+	var waits []time.Duration
+	calls := 0
+	err := recorded(&waits).Do(t.Context(), func() error {
+		calls++
+		return fmt.Errorf("call %d: %w", calls, ErrThrottled)
+	})
+	ms := time.Millisecond
+	want := []time.Duration{600 * ms, 1800 * ms, 5400 * ms, 16200 * ms, 30000 * ms, 30000 * ms}
+	if !errors.Is(err, ErrThrottled) || !slices.Equal(waits[:6], want) || sum(waits) != 10*time.Minute {
+		t.Errorf("%d calls, waits %v, in all %v, error %v", calls, waits, sum(waits), err)
+	}
+}
+
+// TestRetryIsPatientWithWhatAnswers: an outage that ends does not count any more.
+func TestRetryIsPatientWithWhatAnswers(t *testing.T) {
+	var waits []time.Duration
+	r := recorded(&waits)
+	calls := 0
+	err := r.Do(t.Context(), func() error {
+		if calls++; sum(waits) > 5*time.Minute {
+			return nil
+		}
+		if calls%2 == 0 {
+			return ErrThrottled
+		}
+		return ErrUnreachable
+	})
+	if err != nil {
+		t.Errorf("given up after %v and %d calls: %v", sum(waits), calls, err)
+	}
+}
+
+func TestRetryCountsAttempts(t *testing.T) {
+	for attempts, want := range map[int]int{1: 1, 2: 2, 7: 7} {
+		calls := 0
+		err := Retry{Attempts: attempts, Sleep: func(context.Context, time.Duration) error { return nil }}.Do(t.Context(), func() error {
+			calls++
+			return ErrUnreachable
+		})
+		if !errors.Is(err, ErrUnreachable) || calls != want {
+			t.Errorf("%d attempts: %d calls, %v", attempts, calls, err)
+		}
+	}
+	calls := 0
+	if err := (Retry{}).Do(t.Context(), func() error { calls++; return ErrThrottled }); !errors.Is(err, ErrThrottled) || calls != 1 {
+		t.Errorf("no policy: %d calls, %v", calls, err)
 	}
 }
 
@@ -68,16 +124,16 @@ func TestRetryEndsWithItsContext(t *testing.T) {
 func TestRetryJitterStaysInBounds(t *testing.T) {
 	seen := map[time.Duration]bool{}
 	for range 1000 {
-		d := Retry{}.jitter(time.Second)
-		if d < time.Second/2 || d > time.Second {
-			t.Fatalf("wait %v for a second", d)
+		d := Retry{}.jitter(time.Second, 3*time.Second)
+		if d < time.Second || d > 3*time.Second {
+			t.Fatalf("wait %v", d)
 		}
 		seen[d] = true
 	}
 	if len(seen) < 500 {
 		t.Errorf("only %d different waits", len(seen))
 	}
-	if d := (Retry{}).jitter(0); d != 0 {
+	if d := (Retry{}).jitter(0, 0); d != 0 {
 		t.Errorf("wait %v for nothing", d)
 	}
 }

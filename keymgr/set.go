@@ -1,11 +1,13 @@
 package keymgr
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -18,10 +20,13 @@ type Opener func(ctx context.Context) (KMS, error)
 
 // Set is all the KMSs of a configuration as one: a [KMS] whose key arguments are
 // whole URIs. It opens a KMS at its first use, tries again what may be tried again,
-// and hands out no data key that [CheckDataKey] refuses.
+// unwraps a blob once for all who ask for it at the same time, and hands out no data
+// key that [CheckDataKey] refuses.
 type Set struct {
 	retry   Retry
 	members map[string]*member
+	flights flights
+	gate    Gate // nil: none
 }
 
 type member struct {
@@ -41,8 +46,14 @@ func NewSet(retry Retry, openers map[string]Opener) *Set {
 	return s
 }
 
-// Close closes the KMSs that were opened, where they can be closed.
+// SetGate has calls that unwrap wait for their turn. It is called before all others. The
+// embedded KMS is no service, and has no gate.
+func (s *Set) SetGate(g Gate) { s.gate = g }
+
+// Close ends the calls that unwrap, and closes the KMSs that were opened, where they
+// can be closed.
 func (s *Set) Close() error {
+	s.flights.stop()
 	var errs []error
 	for _, m := range s.members {
 		m.mu.Lock()
@@ -79,16 +90,53 @@ func (s *Set) GenerateDataKeyWithoutPlaintext(ctx context.Context, uri string, e
 	return w, err
 }
 
-// Decrypt unwraps a data key at the KMS that its URI names.
-func (s *Set) Decrypt(ctx context.Context, w WrappedKey, ec Context) (dk *secret.Buffer, err error) {
+// Decrypt unwraps a data key at the KMS that its URI names. Callers who ask for the
+// same blob under the same context at the same time share one call; each gets a buffer
+// of its own. One whose ctx ends leaves the others their call; the call ends when
+// nobody waits for it.
+func (s *Set) Decrypt(ctx context.Context, w WrappedKey, ec Context) (*secret.Buffer, error) {
+	encoded, err := ec.Encode()
+	if err != nil {
+		return nil, &Error{Code: CodeInvalid, Key: w.URI, Err: err}
+	}
+	key := flightKey{uri: w.URI, version: w.Version, blob: string(w.Blob), context: string(encoded)}
+	w.Blob, ec = bytes.Clone(w.Blob), maps.Clone(ec) // the call may outlive this caller
+	return s.flights.unwrap(ctx, key, func(ctx context.Context, failed func(error)) (*secret.Buffer, error) {
+		return s.decrypt(ctx, w, ec, failed)
+	})
+}
+
+// decrypt is one call for all who wait for it. failed hears of each attempt that failed.
+func (s *Set) decrypt(ctx context.Context, w WrappedKey, ec Context, failed func(error)) (dk *secret.Buffer, err error) {
+	leave, err := s.enter(ctx, w.URI)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	err = s.call(ctx, w.URI, func(k KMS, _ URI) error {
 		dk, err = k.Decrypt(ctx, w, ec)
+		if err != nil {
+			failed(err)
+		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
 	return checked(dk)
+}
+
+// enter waits for a call's turn, as long as for the call.
+func (s *Set) enter(ctx context.Context, uri string) (leave func(), err error) {
+	u, err := ParseURI(uri)
+	if s.gate == nil || err != nil || u.Scheme == SchemeLocal {
+		return func() {}, nil
+	}
+	longest := s.retry.Patience
+	if longest == 0 {
+		longest = math.MaxInt64
+	}
+	return s.gate.Enter(ctx, longest)
 }
 
 // ReEncrypt wraps a data key under another CMK of the same KMS.
