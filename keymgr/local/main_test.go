@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // openAt opens a KMS for a test, at a fixed time, and makes one if there is none.
-func openAt(t *testing.T, dir string) *KMS {
+func openAt(t testing.TB, dir string) *KMS {
 	t.Helper()
 	k, err := Open(dir, Options{Now: func() time.Time { return noon }})
 	if err != nil {
@@ -46,13 +46,13 @@ func openAt(t *testing.T, dir string) *KMS {
 }
 
 // newKMS is a KMS in a folder of its own.
-func newKMS(t *testing.T) *KMS {
+func newKMS(t testing.TB) *KMS {
 	t.Helper()
 	return openAt(t, newFolder(t))
 }
 
 // newKey makes a CMK that the disk service may use for everything but administration.
-func newKey(t *testing.T, k *KMS) string {
+func newKey(t testing.TB, k *KMS) string {
 	t.Helper()
 	info, err := k.CreateKey(t.Context(), CreateOptions{})
 	if err != nil {
@@ -130,7 +130,7 @@ func setState(t *testing.T, k *KMS, id string, state keymgr.State) {
 
 // newFolder is a path for a KMS, in memory where the host has a file system for that:
 // the tests sync thousands of files.
-func newFolder(t *testing.T) string {
+func newFolder(t testing.TB) string {
 	t.Helper()
 	parent, err := os.MkdirTemp("/dev/shm", "sealblk-kms-")
 	if err != nil {
