@@ -78,16 +78,6 @@ func (k *KMS) checkCreate(o CreateOptions) error {
 	return checkDescription(o.Description)
 }
 
-func (k *KMS) checkFree(t *session, alias string) error {
-	if id, taken := t.index.Aliases[k.region][alias]; taken {
-		return &keymgr.Error{
-			Code: CodeAliasExists, Key: alias, Hint: "to move it: sealblk key alias set " + alias + " KEY",
-			Err: fmt.Errorf("alias belongs to %s: %w", id, keymgr.ErrInvalid),
-		}
-	}
-	return nil
-}
-
 // DescribeKey tells what is known of a key. Every principal may ask.
 func (k *KMS) DescribeKey(ctx context.Context, key string) (info keymgr.KeyInfo, err error) {
 	err = k.look(ctx, "DescribeKey", key, func(t *session, r *record) { info = r.info(t.index.aliasesOf(r)) })
@@ -235,57 +225,5 @@ func (k *KMS) Revoke(ctx context.Context, key, principal string) error {
 			return err
 		}
 		return r.revoke(principal)
-	})
-}
-
-// SetAlias gives a key an alias, taking it from the key that has it.
-func (k *KMS) SetAlias(ctx context.Context, alias, key string) error {
-	e := Entry{Operation: "SetAlias", Key: key, Detail: clipped(alias)}
-	return k.changeAlias(ctx, e, alias, func(t *session) ([]*record, error) {
-		r, err := k.findToChange(t, key, opAlias)
-		if err != nil {
-			return nil, err
-		}
-		if r.Region != k.region {
-			return nil, invalid(key, "work in that region to name its keys", "alias in region %s for a key of region %s", k.region, r.Region)
-		}
-		changed := []*record{r}
-		if id, taken := t.index.Aliases[k.region][alias]; taken && id != r.ID {
-			before, err := k.findToChange(t, id, opAlias)
-			if err != nil {
-				return nil, err
-			}
-			changed = append(changed, before)
-			t.entry.Key = r.ID
-		}
-		t.index.setAlias(k.region, alias, r.ID)
-		return changed, nil
-	})
-}
-
-// DeleteAlias takes an alias away. Its key stays.
-func (k *KMS) DeleteAlias(ctx context.Context, alias string) error {
-	e := Entry{Operation: "DeleteAlias", Key: alias, Detail: clipped(alias)}
-	return k.changeAlias(ctx, e, alias, func(t *session) ([]*record, error) {
-		r, err := k.findToChange(t, alias, opAlias)
-		if err != nil {
-			return nil, err
-		}
-		t.index.deleteAlias(k.region, alias)
-		return []*record{r}, nil
-	})
-}
-
-// changeAlias stores what edit changed in the index and the keys concerned.
-func (k *KMS) changeAlias(ctx context.Context, e Entry, alias string, edit func(*session) ([]*record, error)) error {
-	return k.call(ctx, e, func(t *session) error {
-		if err := checkNewAlias(alias); err != nil {
-			return err
-		}
-		changed, err := edit(t)
-		if err != nil {
-			return err
-		}
-		return t.commit(changed...)
 	})
 }

@@ -19,8 +19,14 @@ const (
 	blobVersion = blobID + 16
 	blobContext = blobVersion + 4
 	blobSealed  = blobContext + sha256.Size
-	blobSize    = blobSealed + sealOverhead + keymgr.DataKeySize
+	blobSize    = blobSealed + sealOverhead + keymgr.DataKeySize // of a disk's data key
+
+	minBlob = blobSealed + sealOverhead + 1
+	maxBlob = blobSealed + sealOverhead + MaxPlaintext
 )
+
+// MaxPlaintext is the most that Encrypt takes, in bytes.
+const MaxPlaintext = 6 << 10
 
 // contextDigest stands for an encryption context.
 type contextDigest [sha256.Size]byte
@@ -44,8 +50,8 @@ type blob struct {
 
 // parseBlob splits a blob. Everything in it is unverified until it is opened.
 func parseBlob(b []byte) (blob, error) {
-	if len(b) != blobSize {
-		return blob{}, badBlob("", fmt.Sprintf("it has %d bytes, not %d", len(b), blobSize))
+	if len(b) < minBlob || len(b) > maxBlob {
+		return blob{}, badBlob("", fmt.Sprintf("it has %d bytes, not %d to %d", len(b), minBlob, maxBlob))
 	}
 	if !bytes.HasPrefix(b, []byte(blobMagic)) {
 		return blob{}, badBlob("", "it was not made by this KMS, or by a newer one")
@@ -61,6 +67,24 @@ func parseBlob(b []byte) (blob, error) {
 		header:  b[:blobSealed],
 		sealed:  b[blobSealed:],
 	}, nil
+}
+
+// WrappedKey reads from a blob what it was wrapped under. Nothing of it is verified
+// before the blob is opened.
+func WrappedKey(data []byte) (keymgr.WrappedKey, error) {
+	b, err := parseBlob(data)
+	if err != nil {
+		return keymgr.WrappedKey{}, err
+	}
+	return wrapped(b.id, b.version, data), nil
+}
+
+func wrapped(id string, version uint32, data []byte) keymgr.WrappedKey {
+	return keymgr.WrappedKey{
+		URI:     keymgr.SchemeLocal + ":" + id,
+		Version: strconv.FormatUint(uint64(version), 10),
+		Blob:    data,
+	}
 }
 
 // parseWrapped checks that the parts of a wrapped key are about the same blob.
@@ -82,7 +106,7 @@ func parseWrapped(w keymgr.WrappedKey) (blob, error) {
 	return b, nil
 }
 
-// wrap seals a data key under a CMK's primary version.
+// wrap seals a secret under a CMK's primary version.
 func wrap(cmk *secret.Buffer, r *record, dk *secret.Buffer, context contextDigest) (keymgr.WrappedKey, error) {
 	id, err := hex.DecodeString(r.ID[len(idPrefix):])
 	if err != nil {
@@ -96,14 +120,10 @@ func wrap(cmk *secret.Buffer, r *record, dk *secret.Buffer, context contextDiges
 	if err != nil {
 		return keymgr.WrappedKey{}, fmt.Errorf("wrap data key: %w", err)
 	}
-	return keymgr.WrappedKey{
-		URI:     keymgr.SchemeLocal + ":" + r.ID,
-		Version: strconv.FormatUint(uint64(version), 10),
-		Blob:    append(header, sealed...),
-	}, nil
+	return wrapped(r.ID, version, append(header, sealed...)), nil
 }
 
-// unwrap opens a blob under the CMK version that it names. A data key under another
+// unwrap opens a blob under the CMK version that it names. A secret under another
 // context never leaves this function.
 func unwrap(cmk *secret.Buffer, b blob, context contextDigest) (*secret.Buffer, error) {
 	dk, err := unseal(cmk, b.sealed, b.header)

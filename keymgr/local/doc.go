@@ -80,7 +80,9 @@
 //
 // # Wrapped keys
 //
-// A blob is 148 bytes; numbers are big-endian.
+// The blob of a disk's data key is 148 bytes; numbers are big-endian. Encrypt and
+// GenerateSecret make blobs of the same form around another number of bytes; as a data
+// key they do not open.
 //
 //	0    4  "SBK" and the format, 1
 //	4   16  key id

@@ -33,7 +33,7 @@ const (
 	CodeServiceKey      = "UnsupportedOperation"
 	CodeKeyNotFound     = "Forbidden.KeyNotFound"
 	CodeAliasNotFound   = "Forbidden.AliasNotFound"
-	CodeAliasExists     = "Forbidden.AliasAlreadyExists"
+	CodeAliasExists     = "AliasAlreadyExists"
 	CodeAccessDenied    = "Forbidden.NoPermission"
 	CodeBlob            = "InvalidCiphertext"
 	CodeContext         = "InvalidEncryptionContext"
@@ -44,6 +44,7 @@ const (
 	CodeInUse           = "Rejected.KeyInUse"
 	CodeProtected       = "Rejected.DeletionProtection"
 	CodeMaterial        = "InvalidKeyMaterial"
+	CodeOrigin          = "Unsupported.Origin"
 )
 
 // damaged is the error for a stored file that cannot be trusted.

@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -94,25 +95,24 @@ func (k *KMS) clock() time.Time { return k.now().UTC().Truncate(time.Second) }
 // GenerateDataKey makes a data key under a CMK; the name acs/ecs or none at all is
 // the service key, made now if need be. It needs the permission Generate.
 func (k *KMS) GenerateDataKey(ctx context.Context, key string, ec keymgr.Context) (*secret.Buffer, keymgr.WrappedKey, error) {
-	return k.generate(ctx, "GenerateDataKey", key, ec)
+	return k.generate(ctx, "GenerateDataKey", key, keymgr.DataKeySize, ec)
 }
 
 // GenerateDataKeyWithoutPlaintext is GenerateDataKey for a caller that must not see
 // the data key.
 func (k *KMS) GenerateDataKeyWithoutPlaintext(ctx context.Context, key string, ec keymgr.Context) (keymgr.WrappedKey, error) {
-	dk, w, err := k.generate(ctx, "GenerateDataKeyWithoutPlaintext", key, ec)
-	dk.Destroy()
-	return w, err
+	return k.GenerateSecretWithoutPlaintext(ctx, key, keymgr.DataKeySize, ec)
 }
 
-func (k *KMS) generate(ctx context.Context, operation, key string, ec keymgr.Context) (dk *secret.Buffer, w keymgr.WrappedKey, err error) {
+func (k *KMS) generate(ctx context.Context, operation, key string, size int, ec keymgr.Context) (dk *secret.Buffer, w keymgr.WrappedKey, err error) {
 	var made *secret.Buffer
 	defer func() {
 		if dk == nil {
 			made.Destroy() // the call failed behind it
 		}
 	}()
-	err = k.callNew(ctx, Entry{Operation: operation, Key: key}, func(t *session) error {
+	wrong := checkSize("generate", size, MaxGenerated)
+	err = k.callChecked(ctx, Entry{Operation: operation, Key: key}, wrong, func(t *session) error {
 		digest, err := t.bind(ec)
 		if err != nil {
 			return err
@@ -122,7 +122,7 @@ func (k *KMS) generate(ctx context.Context, operation, key string, ec keymgr.Con
 			return err
 		}
 		t.entry.Version = r.primary()
-		made, w, err = t.generate(r, digest)
+		made, w, err = t.generate(r, size, digest)
 		return err
 	})
 	if err != nil {
@@ -132,7 +132,12 @@ func (k *KMS) generate(ctx context.Context, operation, key string, ec keymgr.Con
 }
 
 // Decrypt unwraps a data key. It needs the permission Decrypt.
-func (k *KMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context) (dk *secret.Buffer, err error) {
+func (k *KMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context) (*secret.Buffer, error) {
+	return k.open(ctx, w, ec, keymgr.CheckDataKey)
+}
+
+// open unwraps a secret that check finds fit.
+func (k *KMS) open(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, check func(*secret.Buffer) error) (dk *secret.Buffer, err error) {
 	var made *secret.Buffer
 	defer func() {
 		if dk == nil {
@@ -140,8 +145,10 @@ func (k *KMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Contex
 		}
 	}()
 	err = k.call(ctx, Entry{Operation: "Decrypt", Key: w.URI}, func(t *session) (err error) {
-		made, err = k.decrypt(t, w, ec, Decrypt)
-		return err
+		if made, err = k.decrypt(t, w, ec, Decrypt); err != nil {
+			return err
+		}
+		return check(made)
 	})
 	if err != nil {
 		return nil, err
@@ -187,6 +194,18 @@ func (k *KMS) call(ctx context.Context, e Entry, f func(*session) error) error {
 // callNew is call for what makes a key: it makes the KMS if there is none.
 func (k *KMS) callNew(ctx context.Context, e Entry, f func(*session) error) error {
 	return k.callIn(ctx, e, k.store.beginNew, f)
+}
+
+// callChecked is callNew for a call whose arguments may be found wrong before it: that
+// is recorded where there is a KMS, but makes none.
+func (k *KMS) callChecked(ctx context.Context, e Entry, wrong error, f func(*session) error) error {
+	if wrong == nil {
+		return k.callNew(ctx, e, f)
+	}
+	if err := k.call(ctx, e, func(*session) error { return wrong }); err != nil && !errors.Is(err, errNoKMS) {
+		return err
+	}
+	return wrong
 }
 
 func (k *KMS) callIn(ctx context.Context, e Entry, begin func(context.Context) (*session, error), f func(*session) error) error {
@@ -283,23 +302,17 @@ func (k *KMS) decrypt(t *session, w keymgr.WrappedKey, ec keymgr.Context, p Perm
 		return nil, err
 	}
 	defer cmk.Destroy()
-	dk, err := unwrap(cmk, b, digest)
-	if err != nil {
-		return nil, err
-	}
-	if err := keymgr.CheckDataKey(dk); err != nil {
-		dk.Destroy()
-		return nil, err
-	}
-	return dk, nil
+	return unwrap(cmk, b, digest)
 }
 
-func (t *session) generate(r *record, digest contextDigest) (*secret.Buffer, keymgr.WrappedKey, error) {
-	dk, err := t.random(keymgr.DataKeySize)
+func (t *session) generate(r *record, size int, digest contextDigest) (*secret.Buffer, keymgr.WrappedKey, error) {
+	dk, err := t.random(size)
 	if err != nil {
 		return nil, keymgr.WrappedKey{}, fmt.Errorf("make data key: %w", err)
 	}
-	err = keymgr.CheckDataKey(dk)
+	if size == keymgr.DataKeySize {
+		err = keymgr.CheckDataKey(dk)
+	}
 	var w keymgr.WrappedKey
 	if err == nil {
 		w, err = t.wrap(r, dk, digest)

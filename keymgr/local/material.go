@@ -44,10 +44,35 @@ func (k *KMS) ImportKeyMaterial(ctx context.Context, key string, material *secre
 	})
 }
 
+// PrepareImport tells whether the principal may import material into a key, before
+// the material is sent.
+func (k *KMS) PrepareImport(ctx context.Context, key string) (info keymgr.KeyInfo, err error) {
+	err = k.call(ctx, Entry{Operation: "GetParametersForImport", Key: key}, func(t *session) error {
+		r, err := k.findToChange(t, key, opParameters)
+		if err != nil {
+			return err
+		}
+		info = r.info(t.index.aliasesOf(r))
+		return r.checkExternal()
+	})
+	return info, err
+}
+
+func (r *record) checkExternal() error {
+	if r.Origin == originExternal {
+		return nil
+	}
+	return &keymgr.Error{
+		Code: CodeOrigin, Key: r.ID, Hint: "make a key for it: sealblk key create --origin external",
+		Err: fmt.Errorf("import material into a key made here: %w", keymgr.ErrInvalid),
+	}
+}
+
 func (k *KMS) checkImport(r *record, material *secret.Buffer, expires time.Time) error {
+	if err := r.checkExternal(); err != nil {
+		return err
+	}
 	switch {
-	case r.Origin != originExternal:
-		return invalid(r.ID, "make a key for it: sealblk key create --origin external", "import material into a key made here")
 	case material.Len() != MaterialSize:
 		return invalid(r.ID, "material is 32 random bytes, as from: head -c 32 /dev/random", "import material of %d bytes", material.Len())
 	case !expires.IsZero() && !expires.After(k.clock()):
@@ -111,7 +136,10 @@ func (t *session) checkSame(r *record, material *secret.Buffer) error {
 func (k *KMS) DeleteKeyMaterial(ctx context.Context, key string) error {
 	return k.change(ctx, Entry{Operation: "DeleteKeyMaterial", Key: key}, opForget, func(t *session, r *record) error {
 		if r.Origin != originExternal {
-			return invalid(r.ID, "to delete the key: sealblk key schedule-deletion "+r.ID, "delete the material of a key made here")
+			return &keymgr.Error{
+				Code: CodeOrigin, Key: r.ID, Hint: "to delete the key: sealblk key schedule-deletion " + r.ID,
+				Err: fmt.Errorf("delete the material of a key made here: %w", keymgr.ErrInvalid),
+			}
 		}
 		t.entry.Version = r.primary()
 		r.forgetMaterial()

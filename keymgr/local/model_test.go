@@ -106,8 +106,12 @@ func (m *model) changeState(t *rapid.T) {
 func (m *model) moveAlias(t *rapid.T) {
 	k := m.draw(t)
 	alias := rapid.SampledFrom([]string{"alias/x", "alias/y"}).Draw(t, "alias")
-	if err := m.kms.SetAlias(context.Background(), alias, k.id); err != nil {
-		t.Fatal(err)
+	call := "CreateAlias"
+	if slices.ContainsFunc(m.keys, func(k *modelKey) bool { return strings.Contains(k.alias, alias+" ") }) {
+		call = "UpdateAlias"
+	}
+	if !expect(t, call, k, m.kms.SetAlias(context.Background(), alias, k.id)) {
+		return
 	}
 	for _, other := range m.keys {
 		other.alias = strings.ReplaceAll(other.alias, alias+" ", "")

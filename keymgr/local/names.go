@@ -73,6 +73,9 @@ func checkRegion(s string) error {
 	return nil
 }
 
+// CheckPrincipal refuses what cannot be the name of a principal.
+func CheckPrincipal(s string) error { return checkPrincipal(s) }
+
 func checkPrincipal(s string) error {
 	if !principalForm.MatchString(s) {
 		return invalid("", "a principal is lower-case letters, digits, ., _ and -, at most 63", "principal %q", s)

@@ -158,6 +158,15 @@ func TestAliases(t *testing.T) {
 	if err := k.SetAlias(ctx, "alias/second", "alias/team/db"); err != nil || resolve("alias/second") != b.KeyID {
 		t.Errorf("second alias names %s, %v", resolve("alias/second"), err)
 	}
+	wantError(t, "create what is there", k.CreateAlias(ctx, "alias/second", a.KeyID), keymgr.ErrInvalid, CodeAliasExists)
+	wantError(t, "update what is not there", k.UpdateAlias(ctx, "alias/third", a.KeyID), keymgr.ErrNotFound, CodeAliasNotFound)
+	for _, set := range []error{
+		k.CreateAlias(ctx, "alias/third", a.KeyID), k.UpdateAlias(ctx, "alias/third", b.KeyID), k.DeleteAlias(ctx, "alias/third"),
+	} {
+		if set != nil {
+			t.Error(set)
+		}
+	}
 	if err := k.DeleteAlias(ctx, "alias/team/db"); err != nil || resolve("alias/team/db") != "none" {
 		t.Errorf("deleted alias names %s, %v", resolve("alias/team/db"), err)
 	}

@@ -21,9 +21,12 @@ const (
 	opCancel
 	opRotate
 	opPolicy // Authorize, Revoke
-	opAlias
-	opImport // ImportKeyMaterial
-	opForget // DeleteKeyMaterial
+	opNewAlias
+	opMoveAlias // to this key
+	opLoseAlias
+	opParameters // PrepareImport
+	opImport     // ImportKeyMaterial
+	opForget     // DeleteKeyMaterial
 )
 
 // refusals is the state table: the code with which a state refuses an operation. No
@@ -55,22 +58,30 @@ var refusals = map[operation]map[keymgr.State]string{
 		keymgr.PendingDeletion: CodePendingDeletion,
 		keymgr.PendingImport:   CodePendingImport,
 	},
-	opImport: {keymgr.PendingDeletion: CodePendingDeletion},
-	opForget: {keymgr.PendingDeletion: CodePendingDeletion, keymgr.PendingImport: CodePendingImport},
+	opNewAlias:  {keymgr.PendingDeletion: CodeState},
+	opMoveAlias: {keymgr.PendingDeletion: CodePendingDeletion},
+	opImport:    {keymgr.PendingDeletion: CodeState},
 }
 
 // refusedByServiceKey are the changes that a service key never takes.
-var refusedByServiceKey = map[operation]bool{opDisable: true, opSchedule: true, opPolicy: true, opAlias: true}
+var refusedByServiceKey = map[operation]bool{
+	opDisable: true, opSchedule: true, opPolicy: true, opNewAlias: true, opMoveAlias: true, opLoseAlias: true,
+}
 
-// refusal is the error behind a code and the command that mends it (%s: the key).
-var refusal = map[string]struct {
-	err  error
-	hint string
-}{
-	CodeDisabled:        {keymgr.ErrDisabled, "sealblk key enable %s"},
-	CodePendingDeletion: {keymgr.ErrPendingDeletion, "sealblk key cancel-deletion %s"},
-	CodePendingImport:   {keymgr.ErrPendingImport, "sealblk key import %s --material FILE"},
-	CodeState:           {keymgr.ErrState, "see: sealblk key show %s"},
+// refusal is the error behind a code.
+var refusal = map[string]error{
+	CodeDisabled:        keymgr.ErrDisabled,
+	CodePendingDeletion: keymgr.ErrPendingDeletion,
+	CodePendingImport:   keymgr.ErrPendingImport,
+	CodeState:           keymgr.ErrState,
+}
+
+// wayOut is the command that takes a key (%s) out of a state.
+var wayOut = map[keymgr.State]string{
+	keymgr.Enabled:         "nothing is to be cancelled, see: sealblk key show %s",
+	keymgr.Disabled:        "sealblk key enable %s",
+	keymgr.PendingDeletion: "sealblk key cancel-deletion %s",
+	keymgr.PendingImport:   "sealblk key import %s --material FILE",
 }
 
 // allow checks an operation against the key's nature and state.
@@ -88,7 +99,10 @@ func (r *record) allow(op operation) error {
 	return r.refuse(code)
 }
 
+// refuse names the key, its state and the way out.
 func (r *record) refuse(code string) error {
-	why := refusal[code]
-	return &keymgr.Error{Code: code, Key: r.ID, Hint: fmt.Sprintf(why.hint, r.ID), Err: why.err}
+	return &keymgr.Error{
+		Code: code, Key: r.ID, Hint: fmt.Sprintf(wayOut[r.State], r.ID),
+		Err: fmt.Errorf("state %s: %w", r.State, refusal[code]),
+	}
 }

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -14,11 +15,15 @@ type stateRow struct {
 	enabled, disabled, pendingDeletion, pendingImport string
 }
 
-// stateTable is the reference cloud's published table (Wrap is its Encrypt; CancelKeyDeletion,
-// RotateKey, SetRotation, SetDeletionProtection and GetKeyUsage are added): for each call the code with which each state refuses it.
+// stateTable is the reference cloud's published table (UpdateKeyDescription, RotateKey,
+// SetRotation, SetDeletionProtection, ListKeyVersions and GetKeyUsage are added): for
+// each call the code with which each state refuses it; Wrap is Encrypt for data keys.
+// What is only for keys of external
+// origin is in importTable.
 var stateTable = []stateRow{
 	{"GenerateDataKey", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"GenerateDataKeyWithoutPlaintext", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
+	{"Encrypt", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"Decrypt", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"ReEncrypt from", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
 	{"ReEncrypt to", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport"},
@@ -28,7 +33,11 @@ var stateTable = []stateRow{
 	{"UpdateKeyDescription", "", "", "Rejected.PendingDeletion", ""},
 	{"SetRotation", "", "", "Rejected.PendingDeletion", ""},
 	{"SetDeletionProtection", "", "", "Rejected.PendingDeletion", ""},
+	{"ListKeyVersions", "", "", "", ""},
 	{"GetKeyUsage", "", "", "", ""},
+	{"CreateAlias", "", "", "Rejected.StateModifiedFailed", ""},
+	{"UpdateAlias", "", "", "Rejected.PendingDeletion", ""},
+	{"DeleteAlias", "", "", "", ""},
 	{"EnableKey", "", "", "Rejected.StateModifiedFailed", "Rejected.StateModifiedFailed"},
 	{"DisableKey", "", "", "Rejected.StateModifiedFailed", "Rejected.StateModifiedFailed"},
 	{"ScheduleKeyDeletion", "", "", "Rejected.StateModifiedFailed", ""},
@@ -64,6 +73,7 @@ func stateCalls(t *testing.T, k *KMS, id string, w, from keymgr.WrappedKey) map[
 			_, err := service.GenerateDataKeyWithoutPlaintext(ctx, id, ec)
 			return err
 		},
+		"Encrypt": func() error { _, err := service.Encrypt(ctx, id, material(t, 7), ec); return err },
 		"Decrypt": func() error {
 			dk, err := service.Decrypt(ctx, w, ec)
 			dk.Destroy()
@@ -91,12 +101,88 @@ func stateCalls(t *testing.T, k *KMS, id string, w, from keymgr.WrappedKey) map[
 		"UpdateKeyDescription":  func() error { return k.UpdateKeyDescription(ctx, id, "new") },
 		"SetRotation":           func() error { return k.SetRotation(ctx, id, 300) },
 		"SetDeletionProtection": func() error { return k.SetDeletionProtection(ctx, id, false) },
+		"ListKeyVersions":       func() error { _, _, err := k.KeyVersions(ctx, id); return err },
 		"GetKeyUsage":           func() error { _, err := k.KeyUsage(ctx, id); return err },
+		"CreateAlias":           func() error { return k.CreateAlias(ctx, aliasFor(k, id, false), id) },
+		"UpdateAlias":           func() error { return k.UpdateAlias(ctx, aliasFor(k, other, true), id) },
+		"DeleteAlias":           func() error { return k.DeleteAlias(ctx, aliasFor(k, id, true)) },
 		"EnableKey":             func() error { return k.EnableKey(ctx, id) },
 		"DisableKey":            func() error { return k.DisableKey(ctx, id) },
 		"ScheduleKeyDeletion":   func() error { _, err := k.ScheduleKeyDeletion(ctx, id, 7, false); return err },
 		"CancelKeyDeletion":     func() error { return k.CancelKeyDeletion(ctx, id) },
 		"RotateKey":             func() error { _, err := k.RotateKey(ctx, id); return err },
+	}
+}
+
+// aliasFor is an alias that a key has or, if there is not to be one, that nobody has,
+// set behind the table's back.
+func aliasFor(k *KMS, id string, there bool) string {
+	s, err := k.store.begin(context.Background())
+	if err != nil {
+		return ""
+	}
+	defer s.end()
+	alias := "alias/table"
+	s.index.deleteAlias(k.region, alias)
+	if there {
+		s.index.setAlias(k.region, alias, id)
+	}
+	r, err := s.load(id)
+	if err != nil || s.commit(r) != nil {
+		return ""
+	}
+	return alias
+}
+
+// importTable is the published table of the calls for keys of external origin.
+var importTable = []stateRow{
+	{"GetParametersForImport", "", "", "", ""},
+	{"ImportKeyMaterial", "", "", "Rejected.StateModifiedFailed", ""},
+	{"DeleteKeyMaterial", "", "", "", ""},
+}
+
+func TestImportStateTable(t *testing.T) {
+	for _, row := range importTable {
+		for state, code := range row.cells() {
+			t.Run(row.call+"/"+string(state), func(t *testing.T) {
+				k, ctx := newKMS(t), t.Context()
+				id := externalKey(t, k)
+				if state != keymgr.PendingImport {
+					if err := k.ImportKeyMaterial(ctx, id, material(t, 1), time.Time{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				setState(t, k, id, state)
+				wantCell(t, row.call, code, map[string]func() error{
+					"GetParametersForImport": func() error { _, err := k.PrepareImport(ctx, id); return err },
+					"ImportKeyMaterial":      func() error { return k.ImportKeyMaterial(ctx, id, material(t, 1), time.Time{}) },
+					"DeleteKeyMaterial":      func() error { return k.DeleteKeyMaterial(ctx, id) },
+				}[row.call](), id, state)
+			})
+		}
+	}
+}
+
+func (r stateRow) cells() map[keymgr.State]string {
+	return map[keymgr.State]string{
+		keymgr.Enabled: r.enabled, keymgr.Disabled: r.disabled,
+		keymgr.PendingDeletion: r.pendingDeletion, keymgr.PendingImport: r.pendingImport,
+	}
+}
+
+// wantCell checks the result of a call against the table. A refusal names the key, its
+// state and a command.
+func wantCell(t *testing.T, call, code string, err error, id string, state keymgr.State) {
+	t.Helper()
+	if code == "" {
+		if err != nil {
+			t.Errorf("refused: %v", err)
+		}
+		return
+	}
+	e := wantError(t, call, err, codeErrors[code], code)
+	if !strings.Contains(e.Error(), id) || !strings.Contains(e.Error(), string(state)) || !strings.Contains(e.Hint, "sealblk key") {
+		t.Errorf("%q with the hint %q does not name key, state and way out", e, e.Hint)
 	}
 }
 
@@ -110,10 +196,7 @@ func TestStateTable(t *testing.T) {
 		t.Fatalf("%d calls, %d rows", len(calls), len(stateTable))
 	}
 	for _, row := range stateTable {
-		for state, code := range map[keymgr.State]string{
-			keymgr.Enabled: row.enabled, keymgr.Disabled: row.disabled,
-			keymgr.PendingDeletion: row.pendingDeletion, keymgr.PendingImport: row.pendingImport,
-		} {
+		for state, code := range row.cells() {
 			t.Run(row.call+"/"+string(state), func(t *testing.T) {
 				setState(t, k, id, state)
 				err := calls[row.call]()
@@ -121,14 +204,7 @@ func TestStateTable(t *testing.T) {
 				if code == "" && stateAfter[row.call] != "" {
 					after = stateAfter[row.call]
 				}
-				if code == "" && err != nil {
-					t.Errorf("refused: %v", err)
-				}
-				if code != "" {
-					if e := wantError(t, row.call, err, codeErrors[code], code); !strings.Contains(e.Hint, "sealblk key") {
-						t.Errorf("hint %q names no command", e.Hint)
-					}
-				}
+				wantCell(t, row.call, code, err, id, state)
 				if info, err := k.DescribeKey(t.Context(), id); err != nil || info.State != after {
 					t.Errorf("state is %s afterwards, %v, want %s", info.State, err, after)
 				}

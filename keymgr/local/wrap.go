@@ -13,30 +13,13 @@ var (
 	_ keymgr.Recorder = (*KMS)(nil)
 )
 
-// Wrap wraps a data key that was made elsewhere under the primary version of a CMK:
-// the call Encrypt of the state table. It needs the permission Generate: whoever has
-// it may make blobs of the key.
-func (k *KMS) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr.Context) (w keymgr.WrappedKey, err error) {
+// Wrap wraps a data key that was made elsewhere under the primary version of a CMK. It
+// is Encrypt for data keys.
+func (k *KMS) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr.Context) (keymgr.WrappedKey, error) {
 	if err := keymgr.CheckDataKey(dk); err != nil {
 		return keymgr.WrappedKey{}, err
 	}
-	err = k.callNew(ctx, Entry{Operation: "Encrypt", Key: key}, func(t *session) error {
-		digest, err := t.bind(ec)
-		if err != nil {
-			return err
-		}
-		r, err := k.findForUse(t, key, Generate)
-		if err != nil {
-			return err
-		}
-		t.entry.Version = r.primary()
-		w, err = t.wrap(r, dk, digest)
-		return err
-	})
-	if err != nil {
-		return keymgr.WrappedKey{}, err
-	}
-	return w, nil
+	return k.Encrypt(ctx, key, dk, ec)
 }
 
 // Record puts an event into the audit log. The key need not be usable, nor exist any
