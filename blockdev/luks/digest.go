@@ -18,6 +18,15 @@ func newDigest(dk []byte, iterations int) (digest, error) {
 	return d, err
 }
 
+// pendingDigest is one that no key matches: its sum is zeros.
+func pendingDigest(iterations int) digest {
+	d := digest{salt: make([]byte, 32), iterations: iterations}
+	rand.Read(d.salt)
+	return d
+}
+
+func (d *digest) pending() bool { return d.sum == [sha256.Size]byte{} }
+
 // verify is the proof that dk is the volume key.
 func (d *digest) verify(dk []byte) error {
 	sum, err := pbkdf2(dk, d.salt, d.iterations)

@@ -12,7 +12,9 @@
 // The volume key is the disk's data key (DK), 64 bytes, for aes-xts-plain64. No
 // key slot holds it. One digest proves a key that comes back from the KMS; one
 // segment of a fixed size says where the data is, so that the size is known when
-// the catalogue is lost; one [Token] carries the wrapped DK and the disk's facts.
+// the catalogue is lost; one [Token] carries the wrapped DK and the disk's facts. A
+// token of version 2 adds how much data the DK covers, and may add the DK wrapped by a
+// second KMS (escrow), and that the digest is pending.
 // Everything that others put into the header, key slots and tokens included,
 // survives an update byte for byte.
 //
@@ -29,6 +31,16 @@
 // The checksum finds accidents. It does not stop an attacker who can write to the
 // header; what stops them is the encryption context that binds the wrapped DK to
 // the disk, and [Header.VerifyKey].
+//
+// # Creation without the key
+//
+// A digest cannot be made without the DK. A host that must not see it makes the header
+// with [FormatPending]: a digest of zeros, which no key has, and a token that says
+// "pending". It is a valid header that nothing opens. Who first has the DK from the KMS
+// makes the digest ([Header.BindDigest]); from then on it is a header as any other. The
+// two marks must agree; a digest of zeros, for whatever reason it is there, verifies no
+// key. Whether a header may still be pending is for the caller to know, who keeps a
+// record of the disk.
 //
 // # Writing
 //

@@ -3,6 +3,7 @@ package luks
 import (
 	"errors"
 	"fmt"
+	"io"
 )
 
 // Erase destroys the header: both copies, and the key slot area with every
@@ -21,16 +22,16 @@ func Erase(f File) error {
 	if !there {
 		return ErrNoHeader
 	}
-	end, err := eraseArea(f, headerEnd(f))
+	end, err := eraseArea(f, AreaEnd(f))
 	if err != nil {
 		return err
 	}
 	return verifyZero(f, end)
 }
 
-// headerEnd is where the key slot area ends. When the header cannot tell, it is where
+// AreaEnd is the byte where the key slot area ends, and with it what Erase clears. When the header cannot tell, it is where
 // ours end; data that begins before that is lost too, as it is without its header.
-func headerEnd(f File) int64 {
+func AreaEnd(f io.ReaderAt) int64 {
 	h, err := Open(f)
 	if err != nil {
 		return DataOffset

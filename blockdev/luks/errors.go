@@ -17,6 +17,10 @@ var (
 	ErrKey = errors.New("data key must be 64 bytes whose halves differ")
 	// ErrWrongKey: the key is not the one that the disk was made with.
 	ErrWrongKey = errors.New("wrong data key: it does not match the header's digest")
+	// ErrDigestPending: the header has no digest yet that could prove a key.
+	ErrDigestPending = errors.New("the header's digest is pending: no key can be verified until the disk is first attached")
+	// ErrNotPending: the header has its digest.
+	ErrNotPending = errors.New("header has its digest already")
 	// ErrNoToken: the header has no token of ours.
 	ErrNoToken = errors.New("header has no sealblk token: the disk was made by other software, give its key by hand")
 	// ErrToken: the token does not parse or contradicts the header.

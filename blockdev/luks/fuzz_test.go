@@ -11,7 +11,7 @@ import (
 // FuzzHeader feeds a binary header and a JSON text, with the checksum made right, so
 // that the fuzzer gets behind it. What opens must survive an update unchanged.
 func FuzzHeader(f *testing.F) {
-	for _, name := range []string{"sealblk-v1.gz", "cryptsetup-2.6.1.gz"} {
+	for _, name := range []string{"sealblk-v1.gz", "sealblk-v2.gz", "cryptsetup-2.6.1.gz"} {
 		img := image(golden(f, name).b[:defaultHdrSize])
 		doc, err := img.json()
 		if err != nil {
@@ -70,6 +70,13 @@ func checkOpened(t *testing.T, f *memFile, h *Header) {
 // FuzzToken: what parses is written in a form that parses to the same.
 func FuzzToken(f *testing.F) {
 	f.Add(encodedToken(f))
+	full := fullToken()
+	full.DigestPending = true
+	raw, err := full.encode([]byte("[]"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
 	f.Add([]byte(`{"type":"sealblk","version":1}`))
 	f.Add([]byte(`{"a":[{"b":"\"}"}],"a":1}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "write testdata/sealblk-v1.gz again")
+var update = flag.Bool("update", false, "write testdata/sealblk-v*.gz again")
 
 // golden reads the first 32 KiB of a container from testdata.
 func golden(t testing.TB, name string) *memFile {
@@ -34,30 +34,46 @@ func golden(t testing.TB, name string) *memFile {
 	return &memFile{b: b}
 }
 
-// TestGolden: a disk of the first release opens for ever, and is written the same
-// way, bit by bit.
+// goldens are disks by the version of their token.
+var goldens = map[string]func() Params{
+	"sealblk-v1.gz": goldenParams,
+	"sealblk-v2.gz": func() Params {
+		p := goldenParams()
+		p.Token.KeyScopeBlocks = p.Token.Disk.Blocks()
+		p.Token.Escrow = &Escrow{KeyURI: "vault:transit/k", KeyVersion: "3", WrappedKey: []byte("other")}
+		return p
+	},
+}
+
+// TestGolden: a disk of each release opens for ever, and is written the same way, bit by
+// bit.
 func TestGolden(t *testing.T) {
-	if *update {
-		writeGolden(t)
+	for name, params := range goldens {
+		t.Run(name, func(t *testing.T) { testGolden(t, name, params()) })
 	}
-	f := golden(t, "sealblk-v1.gz")
+}
+
+func testGolden(t *testing.T, name string, p Params) {
+	if *update {
+		writeGolden(t, name, p)
+	}
+	f := golden(t, name)
 	h := mustOpen(t, f)
 	if h.UUID() != "0a1b2c3d-4e5f-4061-8273-8495a6b7c8d9" || h.Label() != "golden" || h.Seqid() != 1 || h.Warnings() != nil {
 		t.Errorf("UUID %q, label %q, seqid %d, warnings %q", h.UUID(), h.Label(), h.Seqid(), h.Warnings())
 	}
-	if d := cmp.Diff(goldenParams().Token, mustToken(t, h)); d != "" {
+	if d := cmp.Diff(p.Token, mustToken(t, h)); d != "" {
 		t.Error(d)
 	}
 	if err := h.VerifyKey(testKey(9)); err != nil {
 		t.Error(err)
 	}
-	sameBytes(t, f, h)
+	sameBytes(t, f, h, p)
 }
 
 // sameBytes writes the header again, with the golden salts.
-func sameBytes(t *testing.T, f *memFile, h *Header) {
+func sameBytes(t *testing.T, f *memFile, h *Header, p Params) {
 	t.Helper()
-	p := goldenParams()
 	doc, err := newMetadata(&p.Token, DataOffset, h.meta.digest)
 	if err != nil {
 		t.Fatal(err)
@@ -77,17 +93,17 @@ func goldenParams() Params {
 	return p
 }
 
-func writeGolden(t *testing.T) {
+func writeGolden(t *testing.T, name string, p Params) {
 	t.Helper()
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
-	if _, err := z.Write(headOf(t, goldenParams(), testKey(9)).b); err != nil {
+	if _, err := z.Write(headOf(t, p, testKey(9)).b); err != nil {
 		t.Fatal(err)
 	}
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join("testdata", "sealblk-v1.gz"), b.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join("testdata", name), b.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

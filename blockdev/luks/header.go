@@ -98,10 +98,13 @@ func (h *Header) Data(fileSize int64) (Extent, error) {
 }
 
 // VerifyKey is the proof that dk is the key of the disk; it is ErrWrongKey when it
-// is not. It takes constant time in the key and makes no copy of it on the heap.
+// is not, and ErrDigestPending when there is no proof yet. It takes constant time in the key and makes no copy of it on the heap.
 func (h *Header) VerifyKey(dk []byte) error {
 	if len(dk) != keySize {
 		return ErrKey
+	}
+	if h.DigestPending() {
+		return ErrDigestPending
 	}
 	return h.meta.digest.verify(dk)
 }
@@ -139,6 +142,9 @@ func (h *Header) checkToken(t *Token) error {
 	}
 	if h.meta.size >= 0 && t.Disk.Size != h.meta.size {
 		return fmt.Errorf("%w: size %d, the segment's is %d", ErrToken, t.Disk.Size, h.meta.size)
+	}
+	if t.DigestPending != h.DigestPending() {
+		return fmt.Errorf("%w: token and digest disagree on whether the digest is pending", ErrToken)
 	}
 	return nil
 }
@@ -230,6 +236,9 @@ func (h *Header) Resize(size int64) error {
 	if size <= 0 || size%int64(h.meta.sectorSize) != 0 || h.meta.offset+size < 0 {
 		return fmt.Errorf("%w: size %d is not a multiple of the sector size %d", ErrInvalid, size, h.meta.sectorSize)
 	}
+	if size/BlockSize > MaxKeyScopeBlocks {
+		return fmt.Errorf("%w: size %d is more than one key may cover", ErrInvalid, size)
+	}
 	t, err := h.Token()
 	none := errors.Is(err, ErrNoToken)
 	if err != nil && !none {
@@ -252,5 +261,8 @@ func (h *Header) Resize(size int64) error {
 		return nil
 	}
 	t.Disk.Size = size
+	if t.KeyScopeBlocks != 0 {
+		t.KeyScopeBlocks = max(t.KeyScopeBlocks, t.Disk.Blocks())
+	}
 	return h.putToken(&t)
 }

@@ -36,7 +36,8 @@ type metadata struct {
 	size       int64 // -1: dynamic
 	sectorSize int
 
-	digest digest
+	digestID string
+	digest   digest
 
 	keyslots     []string
 	keyslotsSize int64
@@ -219,6 +220,7 @@ func (m *metadata) readDigest(doc object, _ uint64) error {
 			continue
 		}
 		found++
+		m.digestID = d.name
 		if err := m.readVolumeDigest(doc, o); err != nil {
 			return err
 		}
@@ -352,8 +354,8 @@ func (d *digest) encode(segment string) []byte {
 		with("segments", segments).
 		with("hash", quote(digestHash)).
 		with("iterations", []byte(strconv.Itoa(d.iterations))).
-		with("salt", quote(base64.StdEncoding.EncodeToString(d.salt))).
-		with("digest", quote(base64.StdEncoding.EncodeToString(d.sum[:]))).
+		with("salt", quoteBytes(d.salt)).
+		with("digest", quoteBytes(d.sum[:])).
 		encode()
 }
 

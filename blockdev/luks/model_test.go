@@ -94,7 +94,7 @@ func (m *model) setToken(t *rapid.T) {
 }
 
 func (m *model) resize(t *rapid.T) {
-	m.tok.Disk.Size = rapid.Int64Range(1, 1<<40).Draw(t, "sectors") * 512
+	m.tok.Disk.Size = rapid.Int64Range(1, 1<<39).Draw(t, "sectors") * 512
 	m.update(t, func(h *Header) error { return h.Resize(m.tok.Disk.Size) })
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 	"unicode"
@@ -14,8 +15,14 @@ import (
 const (
 	// TokenType is the type of our token in the header.
 	TokenType = "sealblk"
-	// TokenVersion is the format of the token that this release reads and writes.
-	TokenVersion = 1
+	// TokenVersion is the newest format of the token that this release reads. It writes
+	// version 1 where that says all there is to say.
+	TokenVersion = 2
+
+	// BlockSize is a block of AES in bytes, and MaxKeyScopeBlocks how many of them one
+	// key of XTS may cover at most (IEEE 1619-2025).
+	BlockSize         = 16
+	MaxKeyScopeBlocks = 1 << 44
 
 	// maxWrapped bounds the wrapped key: the largest that a KMS returns for 64 bytes
 	// is below 1 KiB.
@@ -34,7 +41,23 @@ type Token struct {
 	Context map[string]string
 	// WrappedKey is the DK as the KMS wrapped it. It is not secret.
 	WrappedKey []byte
-	Disk       Disk
+	// Escrow is the DK under a second CMK; nil for none.
+	Escrow *Escrow
+	// DigestPending: the header's digest is to be made when the DK is first seen. It
+	// always agrees with [Header.DigestPending].
+	DigestPending bool
+	// KeyScopeBlocks is how many blocks of BlockSize bytes, from the first on, the DK
+	// covers: at least the disk's, at most MaxKeyScopeBlocks. 0 in a token of version
+	// 1, which does not say.
+	KeyScopeBlocks int64
+	Disk           Disk
+}
+
+// Escrow is another wrapping of the same DK, under the same context.
+type Escrow struct {
+	KeyURI     string
+	KeyVersion string
+	WrappedKey []byte
 }
 
 // Disk is the part of a disk's record that its header repeats.
@@ -53,11 +76,18 @@ type Disk struct {
 	Created time.Time
 }
 
-// The members of a token of version 1, all of them mandatory.
+// The members of a token of version 1, all of them mandatory; those that version 2
+// adds; and those that version 2 may have.
 var (
-	tokenMembers = []string{"type", "keyslots", "version", "key_uri", "key_version", "context", "wrapped_key", "disk"}
-	diskMembers  = []string{"id", "lineage", "name", "size", "sector_size", "role", "serial", "created"}
+	tokenMembers    = []string{"type", "keyslots", "version", "key_uri", "key_version", "context", "wrapped_key", "disk"}
+	addedMembers    = []string{"key_scope_blocks"}
+	optionalMembers = []string{"escrow", "digest"}
+	escrowMembers   = []string{"key_uri", "key_version", "wrapped_key"}
+	diskMembers     = []string{"id", "lineage", "name", "size", "sector_size", "role", "serial", "created"}
 )
+
+// digestPending is the value of the member "digest", which is missing otherwise.
+const digestPending = "pending"
 
 // ParseToken reads the JSON of a token. It is strict: a member that is missing,
 // unknown or there twice is an error, so that nothing is dropped when the token is
@@ -70,11 +100,12 @@ func ParseToken(raw []byte) (Token, error) {
 	if !utf8.Valid(raw) {
 		return Token{}, fmt.Errorf("%w: not UTF-8", ErrToken)
 	}
-	if err := checkTokenVersion(o); err != nil {
+	version, err := tokenVersion(o)
+	if err != nil {
 		return Token{}, err
 	}
 	var t Token
-	if err := t.read(o); err != nil {
+	if err := t.read(o, version); err != nil {
 		return Token{}, fmt.Errorf("%w: %w", ErrToken, err)
 	}
 	if err := t.check(); err != nil {
@@ -83,18 +114,18 @@ func ParseToken(raw []byte) (Token, error) {
 	return t, nil
 }
 
-func checkTokenVersion(o object) error {
+func tokenVersion(o object) (int64, error) {
 	if typ, err := o.str("type"); err != nil || typ != TokenType {
-		return fmt.Errorf("%w: type is not %q", ErrToken, TokenType)
+		return 0, fmt.Errorf("%w: type is not %q", ErrToken, TokenType)
 	}
 	v, err := o.number("version")
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrToken, err)
+		return 0, fmt.Errorf("%w: %w", ErrToken, err)
 	}
-	if v != TokenVersion {
-		return fmt.Errorf("%w: %d", ErrTokenVersion, v)
+	if v < 1 || v > TokenVersion {
+		return 0, fmt.Errorf("%w: %d", ErrTokenVersion, v)
 	}
-	return nil
+	return v, nil
 }
 
 // exactly checks that the object has these members and no others.
@@ -111,8 +142,26 @@ func (o object) exactly(names []string) error {
 	return nil
 }
 
-func (t *Token) read(o object) (err error) {
-	if err := o.exactly(tokenMembers); err != nil {
+// members are those that a token of a version has, with the optional ones that are
+// there.
+func members(o object, version int64) []string {
+	if version == 1 {
+		return tokenMembers
+	}
+	want := slices.Concat(tokenMembers, addedMembers)
+	for _, name := range optionalMembers {
+		if _, there := o.get(name); there {
+			want = append(want, name)
+		}
+	}
+	return want
+}
+
+func (t *Token) read(o object, version int64) (err error) {
+	if err := o.exactly(members(o, version)); err != nil {
+		return err
+	}
+	if err := t.readAdded(o, version); err != nil {
 		return err
 	}
 	if _, err := o.strs("keyslots"); err != nil {
@@ -135,6 +184,48 @@ func (t *Token) read(o object) (err error) {
 		return err
 	}
 	return t.Disk.read(d)
+}
+
+// readAdded reads what version 2 has added.
+func (t *Token) readAdded(o object, version int64) (err error) {
+	if version == 1 {
+		return nil
+	}
+	if t.KeyScopeBlocks, err = o.size("key_scope_blocks"); err != nil {
+		return err
+	}
+	if t.KeyScopeBlocks == 0 {
+		return fmt.Errorf("key scope of no blocks")
+	}
+	if _, there := o.get("digest"); there {
+		if v, err := o.str("digest"); err != nil || v != digestPending {
+			return fmt.Errorf("digest is not %q", digestPending)
+		}
+		t.DigestPending = true
+	}
+	if _, there := o.get("escrow"); !there {
+		return nil
+	}
+	e, err := o.section("escrow")
+	if err != nil {
+		return err
+	}
+	t.Escrow = &Escrow{}
+	return t.Escrow.read(e)
+}
+
+func (e *Escrow) read(o object) (err error) {
+	if err := o.exactly(escrowMembers); err != nil {
+		return err
+	}
+	if e.KeyURI, err = o.str("key_uri"); err != nil {
+		return err
+	}
+	if e.KeyVersion, err = o.str("key_version"); err != nil {
+		return err
+	}
+	e.WrappedKey, err = o.base64("wrapped_key")
+	return err
 }
 
 func (o object) context(name string) (map[string]string, error) {
@@ -188,8 +279,16 @@ func (d *Disk) read(o object) error {
 
 // check holds for every token that is read or written.
 func (t *Token) check() error {
-	if len(t.WrappedKey) == 0 || len(t.WrappedKey) > maxWrapped {
-		return fmt.Errorf("wrapped key of %d bytes, want 1 to %d", len(t.WrappedKey), maxWrapped)
+	if err := checkWrapped(t.KeyURI, t.KeyVersion, t.WrappedKey); err != nil {
+		return err
+	}
+	if e := t.Escrow; e != nil {
+		if err := checkWrapped(e.KeyURI, e.KeyVersion, e.WrappedKey); err != nil {
+			return fmt.Errorf("escrow: %w", err)
+		}
+	}
+	if n := t.KeyScopeBlocks; n != 0 && n < t.Disk.Blocks() || n > MaxKeyScopeBlocks {
+		return fmt.Errorf("key scope of %d blocks, the disk has %d, one key covers at most %d", n, t.Disk.Blocks(), int64(MaxKeyScopeBlocks))
 	}
 	if len(t.Context) > maxContext {
 		return fmt.Errorf("context of %d entries, want at most %d", len(t.Context), maxContext)
@@ -204,7 +303,7 @@ func (t *Token) check() error {
 		name, value string
 		needed      bool
 	}{
-		{"key URI", t.KeyURI, true}, {"key version", t.KeyVersion, false}, {"disk id", d.ID, true}, {"lineage", d.Lineage, true},
+		{"disk id", d.ID, true}, {"lineage", d.Lineage, true},
 		{"name", d.Name, true}, {"role", d.Role, false}, {"serial", d.Serial, false},
 	} {
 		if s.needed && s.value == "" {
@@ -217,6 +316,23 @@ func (t *Token) check() error {
 	return d.check()
 }
 
+// checkWrapped checks one wrapping of the DK.
+func checkWrapped(uri, version string, blob []byte) error {
+	if len(blob) == 0 || len(blob) > maxWrapped {
+		return fmt.Errorf("wrapped key of %d bytes, want 1 to %d", len(blob), maxWrapped)
+	}
+	if uri == "" {
+		return fmt.Errorf("key URI is empty")
+	}
+	if err := checkText("key URI", uri); err != nil {
+		return err
+	}
+	return checkText("key version", version)
+}
+
+// Blocks is how many blocks of BlockSize bytes the disk has.
+func (d *Disk) Blocks() int64 { return d.Size / BlockSize }
+
 func (d *Disk) check() error {
 	switch d.SectorSize {
 	case 512, 1024, 2048, 4096:
@@ -225,6 +341,9 @@ func (d *Disk) check() error {
 	}
 	if d.Size <= 0 || d.Size%int64(d.SectorSize) != 0 {
 		return fmt.Errorf("size %d is not a multiple of the sector size %d", d.Size, d.SectorSize)
+	}
+	if d.Blocks() > MaxKeyScopeBlocks {
+		return fmt.Errorf("size %d is more than one key may cover, %d bytes", d.Size, int64(MaxKeyScopeBlocks)*BlockSize)
 	}
 	if y := d.Created.UTC().Year(); y < 1 || y > 9999 {
 		return fmt.Errorf("created in the year %d", y)
@@ -254,17 +373,46 @@ func (t *Token) encode(keyslots []byte) ([]byte, error) {
 	if err := t.check(); err != nil {
 		return nil, fmt.Errorf("%w: token: %w", ErrInvalid, err)
 	}
-	return object(nil).
+	o := object(nil).
 		with("type", quote(TokenType)).
 		with("keyslots", keyslots).
-		with("version", []byte(strconv.Itoa(TokenVersion))).
+		with("version", []byte(strconv.Itoa(t.version()))).
 		with("key_uri", quote(t.KeyURI)).
 		with("key_version", quote(t.KeyVersion)).
 		with("context", encodeContext(t.Context)).
-		with("wrapped_key", quote(base64.StdEncoding.EncodeToString(t.WrappedKey))).
-		with("disk", t.Disk.encode()).
-		encode(), nil
+		with("wrapped_key", quoteBytes(t.WrappedKey)).
+		with("disk", t.Disk.encode())
+	if t.version() == 1 {
+		return o.encode(), nil
+	}
+	o = o.with("key_scope_blocks", quoteSize(max(t.KeyScopeBlocks, t.Disk.Blocks())))
+	if t.DigestPending {
+		o = o.with("digest", quote(digestPending))
+	}
+	if t.Escrow != nil {
+		o = o.with("escrow", t.Escrow.encode())
+	}
+	return o.encode(), nil
 }
+
+// version is the oldest that says all of the token: a disk that needs nothing new opens
+// with an older release.
+func (t *Token) version() int {
+	if t.KeyScopeBlocks == 0 && !t.DigestPending && t.Escrow == nil {
+		return 1
+	}
+	return TokenVersion
+}
+
+func (e *Escrow) encode() []byte {
+	return object(nil).
+		with("key_uri", quote(e.KeyURI)).
+		with("key_version", quote(e.KeyVersion)).
+		with("wrapped_key", quoteBytes(e.WrappedKey)).
+		encode()
+}
+
+func quoteBytes(b []byte) []byte { return quote(base64.StdEncoding.EncodeToString(b)) }
 
 func encodeContext(c map[string]string) []byte {
 	if c == nil {

@@ -37,8 +37,11 @@ func TestTokenIsStrict(t *testing.T) {
 		from, to string
 		want     error
 	}{
-		{`"version":1`, `"version":2`, ErrTokenVersion},
-		{`"version":1`, `"version":2,"new":{}`, ErrTokenVersion},
+		{`"version":1`, `"version":2`, ErrToken},
+		{`"version":1`, `"version":3`, ErrTokenVersion},
+		{`"version":1`, `"version":3,"new":{}`, ErrTokenVersion},
+		{`"version":1`, `"version":0`, ErrTokenVersion},
+		{`"version":1`, `"version":1,"key_scope_blocks":"67108864"`, ErrToken},
 		{`"version":1`, `"version":"1"`, ErrToken},
 		{`"version":1`, `"version":1.0`, ErrToken},
 		{`"version":1`, `"Version":1`, ErrToken},
@@ -88,7 +91,13 @@ func TestTokenOfHeader(t *testing.T) {
 	raw := encodedToken(t)
 	longer := bytes.Replace(raw, []byte("1073741824"), []byte("2147483648"), 1)
 	wider := bytes.Replace(raw, []byte(`"sector_size":512`), []byte(`"sector_size":4096`), 1)
-	newer := bytes.Replace(raw, []byte(`"version":1`), []byte(`"version":2`), 1)
+	newer := bytes.Replace(raw, []byte(`"version":1`), []byte(`"version":3`), 1)
+	pending := testToken()
+	pending.DigestPending = true
+	pendingRaw, err := pending.encode([]byte("[]"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		change func(object) object
 		want   error
@@ -98,6 +107,7 @@ func TestTokenOfHeader(t *testing.T) {
 		"other size":        {func(o object) object { return o.with("0", longer) }, ErrToken},
 		"other sector size": {func(o object) object { return o.with("0", wider) }, ErrToken},
 		"newer":             {func(o object) object { return o.with("0", newer) }, ErrTokenVersion},
+		"pending again":     {func(o object) object { return o.with("0", pendingRaw) }, ErrToken},
 		"beside others":     {func(o object) object { return o.with("1", []byte("7")).with("2", []byte(`{"type":7}`)) }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {

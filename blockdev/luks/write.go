@@ -30,7 +30,15 @@ type Params struct {
 // data area is not touched. dk is read in place. Interrupted, it leaves the
 // header that was there before, none that opens, or the new one.
 func Format(f File, p Params, dk []byte) (*Header, error) {
-	first, second, err := p.images(dk)
+	if err := checkKey(dk); err != nil {
+		return nil, err
+	}
+	p.Token.DigestPending = false
+	return format(f, p, func(iterations int) (digest, error) { return newDigest(dk, iterations) })
+}
+
+func format(f File, p Params, newDigest func(iterations int) (digest, error)) (*Header, error) {
+	first, second, err := p.images(newDigest)
 	if err != nil {
 		return nil, err
 	}
@@ -80,14 +88,11 @@ func clearArea(f File) error {
 
 // images makes both copies of a new header. All that can be wrong with the
 // parameters is found here, before anything is written.
-func (p *Params) images(dk []byte) (first, second image, err error) {
-	if err := checkKey(dk); err != nil {
-		return nil, nil, err
-	}
+func (p *Params) images(newDigest func(iterations int) (digest, error)) (first, second image, err error) {
 	if err := p.complete(); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	d, err := newDigest(dk, p.Iterations)
+	d, err := newDigest(p.Iterations)
 	if err != nil {
 		return nil, nil, err
 	}
