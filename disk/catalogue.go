@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"sealblk/blockdev/luks"
 	"sealblk/internal/atomicfile"
 	"sealblk/internal/linkname"
 	"sealblk/keymgr"
@@ -19,6 +20,8 @@ type Catalogue struct {
 	keys keymgr.KMS
 	// step, in tests, is told of each change to files and may fail or end it there.
 	step func(operation string) error
+	// headerFile, in tests, stands before the file that a header is written to.
+	headerFile func(*os.File) luks.File
 }
 
 // OpenCatalogue opens the catalogue in a state directory, and makes the directory
@@ -176,15 +179,42 @@ func (c *Catalogue) headerPath(name string) string {
 	return filepath.Join(c.dir, "headers", name+".luks")
 }
 
-// UsersOf names the disks whose data keys a CMK wraps. A record that cannot be read
-// is an error: it might be one of them.
+// UsersOf names the disks whose data keys a CMK wraps, in escrow too, or is about to
+// wrap. A record that cannot be read is an error: it might be one of them.
 func (c *Catalogue) UsersOf(keyURI string) ([]string, error) {
 	records, damaged := c.List()
 	var names []string
 	for _, r := range records {
-		if r.KeyURI == keyURI {
+		if slices.Contains(c.keysOf(r), keyURI) {
 			names = append(names, r.Name)
 		}
 	}
 	return names, errors.Join(damaged...)
+}
+
+// keysOf are the CMKs that a disk needs: what its record says, and its header, which
+// may have been changed through another state directory.
+func (c *Catalogue) keysOf(r Record) []string {
+	uris := []string{r.KeyURI, r.EscrowKeyURI, r.RewrappingTo}
+	if !r.Encrypted {
+		return uris
+	}
+	if h, err := c.readHeader(r); err == nil {
+		if t, err := h.Token(); err == nil {
+			r.adoptKeys(t)
+			uris = append(uris, r.KeyURI, r.EscrowKeyURI)
+		}
+	}
+	return uris
+}
+
+// Current is a record as the disk's header has it, which knows what was done to the
+// disk through another state directory. If the header cannot be read it is the record.
+func (c *Catalogue) Current(r Record) Record {
+	now := r
+	if _, err := c.currentHeader(&now); err != nil {
+		return r
+	}
+	now.GrowingTo = r.GrowingTo
+	return now
 }

@@ -3,6 +3,8 @@ package disk
 import (
 	"context"
 	"fmt"
+
+	"sealblk/blockdev/luks"
 )
 
 // Results of a check.
@@ -34,6 +36,10 @@ func (c *Catalogue) Check(ctx context.Context, name string) ([]Finding, error) {
 	if r.GrowingTo != 0 {
 		found = []Finding{{Check: "record", Result: Warning,
 			Detail: fmt.Sprintf("a resize to %d bytes was interrupted: the same resize finishes it; till then the disk has %d bytes, or the new size", r.GrowingTo, r.SizeBytes)}}
+	}
+	if r.RewrappingTo != "" {
+		found = append(found, Finding{Check: "record", Result: Warning,
+			Detail: fmt.Sprintf("a re-wrap under %s was interrupted: another re-wrap or the next export finishes it", r.RewrappingTo)})
 	}
 	if r.Encrypted {
 		return append(found, c.checkEncrypted(ctx, r)...), nil
@@ -71,11 +77,39 @@ func (c *Catalogue) checkEncrypted(ctx context.Context, r Record) []Finding {
 		_, err := extent(r, b.path, h)
 		found = append(found, finding("backing file", err, b.path))
 	}
-	dk, err := c.unwrap(ctx, h)
-	if err == nil {
-		dk.Destroy()
+	return append(found, c.checkKeys(ctx, r, h)...)
+}
+
+func (c *Catalogue) checkKeys(ctx context.Context, r Record, h *luks.Header) []Finding {
+	t, err := h.Token()
+	if err != nil {
+		return []Finding{finding("key", err, "")}
 	}
-	return append(found, finding("key", err, r.KeyURI+" unwraps the data key and the header's digest confirms it"))
+	if h.DigestPending() {
+		return []Finding{c.checkPending(ctx, r, h, t)}
+	}
+	dk, err := c.unwrap(ctx, h, mainSlot)
+	dk.Destroy()
+	found := []Finding{finding("key", err, t.KeyURI+" unwraps the data key and the header's digest confirms it")}
+	if t.Escrow == nil {
+		return found
+	}
+	dk, err = c.unwrap(ctx, h, escrowSlot)
+	dk.Destroy()
+	escrow := finding("key in escrow", err, t.Escrow.KeyURI+" unwraps the data key and the header's digest confirms it")
+	if err != nil { // the disk is served without it
+		escrow.Result, escrow.Err = Warning, nil
+	}
+	return append(found, escrow)
+}
+
+// checkPending looks at a disk that nobody has opened yet.
+func (c *Catalogue) checkPending(ctx context.Context, r Record, h *luks.Header, t luks.Token) Finding {
+	path, err := c.storeFile(r)
+	if err == nil {
+		err = c.proveForeign(ctx, path, h)
+	}
+	return finding("key", err, t.KeyURI+" unwraps the data key; the header's digest is made when the disk is first opened")
 }
 
 func finding(check string, err error, ok string) Finding {

@@ -31,6 +31,10 @@ var operations = map[string]func(ctx context.Context, c *Catalogue) error{
 		_, err := c.Create(ctx, CreateOptions{Name: "db", SizeBytes: diskSize, Backend: "file:" + c.dir + "/db.img"})
 		return err
 	},
+	"create without plaintext": func(ctx context.Context, c *Catalogue) error {
+		_, err := c.Create(ctx, CreateOptions{Name: "db", SizeBytes: diskSize, NoPlaintext: true, Backend: "file:" + c.dir + "/db.img"})
+		return err
+	},
 	"create without a file": func(ctx context.Context, c *Catalogue) error {
 		_, err := c.Create(ctx, CreateOptions{Name: "db", SizeBytes: diskSize, Encrypted: true, Backend: "memory:"})
 		return err
@@ -124,7 +128,7 @@ func creates() []string {
 	if testing.Short() {
 		return []string{"create encrypted"}
 	}
-	return []string{"create encrypted", "create plain", "create without a file"}
+	return []string{"create encrypted", "create plain", "create without plaintext", "create without a file"}
 }
 
 func TestCreateKilledAtEveryStep(t *testing.T) {

@@ -7,7 +7,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"sealblk/blockdev/luks"
 	"sealblk/keymgr"
+	"sealblk/keymgr/secret"
 )
 
 // CreateOptions say what disk to make. Zero values are defaults.
@@ -16,10 +18,15 @@ type CreateOptions struct {
 	SizeBytes int64
 	Encrypted bool
 	// Key is the URI of the CMK; empty is the service key.
-	Key        string
-	Role       Role
-	Category   Category
-	SectorSize int
+	Key string
+	// EscrowKey is the URI of a second CMK that wraps the data key too; empty for none.
+	EscrowKey string
+	// NoPlaintext makes the disk without seeing its data key here; the first who opens it
+	// does.
+	NoPlaintext bool
+	Role        Role
+	Category    Category
+	SectorSize  int
 	// Backend is a URI; empty is a new file under the state directory.
 	Backend string
 	Serial  string
@@ -37,14 +44,14 @@ func (c *Catalogue) Create(ctx context.Context, o CreateOptions) (Record, error)
 		return Record{}, err
 	}
 	defer l.release()
-	if err := c.create(ctx, &r, o.Key); err != nil {
+	if err := c.create(ctx, &r, o); err != nil {
 		return Record{}, err
 	}
 	return r, nil
 }
 
 // create makes the disk of a record. The KMS is asked while others can still add disks.
-func (c *Catalogue) create(ctx context.Context, r *Record, key string) error {
+func (c *Catalogue) create(ctx context.Context, r *Record, o CreateOptions) error {
 	if err := c.settle(r.Name); err != nil {
 		return err
 	}
@@ -54,7 +61,7 @@ func (c *Catalogue) create(ctx context.Context, r *Record, key string) error {
 	var dk dataKey
 	if r.Encrypted {
 		var err error
-		if dk, err = c.generate(ctx, r, key); err != nil {
+		if dk, err = c.generate(ctx, r, o); err != nil {
 			return fmt.Errorf("create disk %s: generate data key: %w", r.Name, err)
 		}
 		defer dk.plain.Destroy()
@@ -80,7 +87,7 @@ func (c *Catalogue) newRecord(o CreateOptions) (Record, error) {
 	}
 	r := Record{
 		Format: recordFormat, Name: o.Name, ID: newID(), SizeBytes: o.SizeBytes,
-		Encrypted:  o.Encrypted || o.Key != "",
+		Encrypted:  o.Encrypted || o.Key != "" || o.EscrowKey != "" || o.NoPlaintext,
 		SectorSize: orDefault(o.SectorSize, 512),
 		Category:   orDefault(o.Category, Cloud),
 		Role:       orDefault(o.Role, Data),
@@ -105,15 +112,48 @@ func orDefault[T comparable](v, def T) T {
 	return v
 }
 
-// generate gets a data key for a new disk and notes in the record which CMK wraps it.
-func (c *Catalogue) generate(ctx context.Context, r *Record, uri string) (dataKey, error) {
-	plain, wrapped, err := c.keys.GenerateDataKey(ctx, orDefault(uri, keymgr.DefaultURI), contextOf(r.Lineage))
+// generate gets a data key for a new disk and notes in the record which CMKs wrap it.
+func (c *Catalogue) generate(ctx context.Context, r *Record, o CreateOptions) (dk dataKey, err error) {
+	uri, ec := orDefault(o.Key, keymgr.DefaultURI), contextOf(r.Lineage)
+	if o.NoPlaintext {
+		dk.wrapped, err = c.keys.GenerateDataKeyWithoutPlaintext(ctx, uri, ec)
+	} else {
+		dk.plain, dk.wrapped, err = c.keys.GenerateDataKey(ctx, uri, ec)
+	}
 	if err != nil {
 		return dataKey{}, err
 	}
-	r.KeyURI = wrapped.URI
-	r.KeyID = keyID(wrapped.URI)
-	return dataKey{plain, wrapped}, nil
+	r.KeyURI, r.KeyID, r.KeyVersion = dk.wrapped.URI, keyID(dk.wrapped.URI), dk.wrapped.Version
+	r.DigestPending = o.NoPlaintext
+	if o.EscrowKey == "" {
+		return dk, nil
+	}
+	if err := c.putInEscrow(ctx, &dk, ec, o.EscrowKey); err != nil {
+		dk.plain.Destroy()
+		return dataKey{}, fmt.Errorf("put it in escrow: %w", err)
+	}
+	r.EscrowKeyURI = dk.escrow.URI
+	return dk, nil
+}
+
+func (c *Catalogue) putInEscrow(ctx context.Context, dk *dataKey, ec keymgr.Context, key string) error {
+	w, err := c.move(ctx, dk.wrapped, ec, key, dk.plain, dk.plain == nil)
+	if err != nil {
+		return err
+	}
+	if err := apart(dk.wrapped, w); err != nil {
+		return err
+	}
+	dk.escrow = &w
+	if dk.plain == nil {
+		return c.prove(ctx, w, ec, nil)
+	}
+	return c.prove(ctx, w, ec, func(got *secret.Buffer) error {
+		if !got.Equal(dk.plain) {
+			return luks.ErrWrongKey
+		}
+		return nil
+	})
 }
 
 func contextOf(lineage string) keymgr.Context {

@@ -16,90 +16,112 @@ import (
 // copy of its wrapped key, then the backing file and the record. A delete that was
 // interrupted is finished by another.
 func (c *Catalogue) Delete(name string) error {
+	_, err := c.Destroy(context.Background(), name)
+	return err
+}
+
+// Destroy is Delete that tells what became of the key. The header is read back after it
+// was overwritten, and what was found is recorded ([Catalogue.record]) before the disk
+// is gone.
+func (c *Catalogue) Destroy(ctx context.Context, name string) (Erasure, error) {
 	if _, err := c.Get(name); err != nil {
-		return err
+		return Erasure{}, err
 	}
 	l, err := c.acquire(name)
 	if err != nil {
-		return err
+		return Erasure{}, err
 	}
 	defer l.release()
-	lock, err := c.lockCatalogue(context.Background()) // so that no change brings the record back
+	lock, err := c.lockCatalogue(ctx) // so that no change brings the record back
 	if err != nil {
-		return err
+		return Erasure{}, err
 	}
 	defer lock.Close()
-	if err := c.destroy(name); err != nil {
-		return fmt.Errorf("delete disk %s: %w", name, err)
+	e, err := c.destroy(ctx, name)
+	if err != nil {
+		return Erasure{}, fmt.Errorf("delete disk %s: %w", name, err)
 	}
-	return nil
+	return e, nil
 }
 
-func (c *Catalogue) destroy(name string) error {
+func (c *Catalogue) destroy(ctx context.Context, name string) (e Erasure, err error) {
 	r, err := c.Get(name)
 	if err != nil {
-		return err
+		return e, err
 	}
 	if other, held := c.holder(r); held {
-		return withHint(fmt.Errorf("%w: %s is also the backend of disk %s", ErrMismatch, r.Backend, other),
+		return e, withHint(fmt.Errorf("%w: %s is also the backend of disk %s", ErrMismatch, r.Backend, other),
 			"nothing was deleted; find out whose it is, and remove the record of the other by hand")
 	}
 	if err := c.takeBack(r); err != nil { // a second name of the backing file would keep its data
-		return err
+		return e, err
 	}
 	path, err := c.storeFile(r)
 	if err != nil {
-		return err
+		return e, err
 	}
-	if err := c.destroyStore(r, path); err != nil {
-		return err
+	if e, err = c.destroyStore(ctx, r, path); err != nil {
+		return e, err
 	}
-	return c.unlink(c.recordPath(name))
+	return e, c.unlink(c.recordPath(name))
 }
 
 // destroyStore destroys the wrapped key first, so that an interrupted delete has
 // destroyed the disk.
-func (c *Catalogue) destroyStore(r Record, path string) error {
+func (c *Catalogue) destroyStore(ctx context.Context, r Record, path string) (e Erasure, err error) {
+	if path == "" {
+		return e, nil
+	}
 	info, err := os.Stat(path)
-	if path == "" || errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if errors.Is(err, fs.ErrNotExist) && r.Encrypted {
+		return e, c.recordErasure(ctx, r, e) // it has gone before, or is somewhere else
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, nil
 	}
 	if err != nil {
-		return err
+		return e, err
 	}
 	if r.Encrypted {
-		if err := eraseOwn(r, path); err != nil {
-			return err
+		if e, err = eraseOwn(r, path); err != nil {
+			return e, err
 		}
 		if err := c.did("erase", path); err != nil {
-			return err
+			return e, err
+		}
+		if err := c.recordErasure(ctx, r, e); err != nil {
+			return e, err
 		}
 	}
 	if !info.Mode().IsRegular() {
-		return nil
+		return e, nil
 	}
-	return c.unlink(path)
+	return e, c.unlink(path)
 }
 
 // eraseOwn erases the header of a disk. One that is gone already is fine; anything that
 // may be another's is left alone.
-func eraseOwn(r Record, path string) error {
+func eraseOwn(r Record, path string) (Erasure, error) {
 	f, err := openStore(path, os.O_RDWR)
 	if err != nil {
-		return err
+		return Erasure{}, err
 	}
 	defer f.Close()
 	own, err := owns(r, f)
 	if err != nil {
-		return err
+		return Erasure{}, err
 	}
 	if own {
-		return luks.Erase(f)
+		return eraseHeader(f)
 	}
-	if blank, err := zeros(f, 2*headerCopy); err != nil || blank {
-		return err
+	blank, err := zeros(f, 2*headerCopy)
+	if err != nil {
+		return Erasure{}, err
 	}
-	return withHint(fmt.Errorf("%w: %s does not hold this disk", ErrMismatch, path),
+	if blank {
+		return readErased(f, 2*headerCopy)
+	}
+	return Erasure{}, withHint(fmt.Errorf("%w: %s does not hold this disk", ErrMismatch, path),
 		"nothing was deleted; if only the record is wrong, remove it by hand")
 }
 

@@ -10,6 +10,7 @@
 //	disks/NAME.new       the record of a disk that is being made, written ahead
 //	volumes/NAME.img     the default backing file
 //	headers/NAME.luks    the LUKS2 header of an encrypted disk whose backend is not a file
+//	events.log           what was done to keys of KMSs that keep no audit log for others
 //	run/NAME.json        who exports it now ([Runtime]); valid only while the lock is held
 //
 // Records are replaced by atomic rename and fsync. A record names its backing file
@@ -24,6 +25,8 @@
 // whose create was interrupted is there and whole, or it is not there: what is left of
 // it is recognised without a doubt and removed by the next create or import. An
 // interrupted delete has destroyed the key or nothing, and is finished by another.
+// A re-wrap that was interrupted has the old wrapping in the header or the new one; the
+// record names both CMKs till the next re-wrap or export.
 // No file is removed, and no byte overwritten, that a disk's record or header does not
 // prove to be that disk's.
 //
@@ -34,6 +37,26 @@
 // key that cannot be unwrapped, a backing file that is too short: each is an error
 // and nothing is served, written or repaired. A plain disk that turns out to hold
 // one of our containers is refused as well.
+//
+// # Life of a data key
+//
+// It is made by the KMS, and wrapped under a CMK, bound to the disk's lineage. The
+// header's token holds the wrapped key, and perhaps the same key wrapped under a CMK of
+// another KMS (escrow), which opens the disk only for who says so (UseEscrow): a key
+// that was disabled is not got round by itself, and each use is recorded. A disk that
+// was made without the key being seen has no digest till it is first opened (first.go).
+//
+// [Catalogue.Rewrap] changes the CMK or its version; the key stays the same. Within one
+// KMS it never leaves it; between two it passes through locked memory. The new wrapping
+// is proved first: it is opened and held against the digest, or, for a principal that
+// may not decrypt, opened by the KMS.
+//
+// [Catalogue.Destroy] overwrites the header, reads it back past the cache, records that
+// and then removes the file. Copies of the file, and blocks that a file system or an
+// SSD keeps, are out of reach: what they hold opens as long as the CMK exists.
+//
+// One key covers at most 2^44 blocks of 16 bytes (IEEE 1619-2025): a disk that is made,
+// resized or imported beyond that is refused. How many it covers is in token and record.
 //
 // # Concurrency
 //

@@ -106,7 +106,7 @@ func (d *Disk) recheck() error {
 	if d.proof.file == nil {
 		return nil
 	}
-	h, err := luks.Open(d.proof.file)
+	h, err := readStable(d.proof.file)
 	if err != nil {
 		return fmt.Errorf("read header again: %w", err)
 	}

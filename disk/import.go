@@ -83,12 +83,33 @@ func (c *Catalogue) readForeign(ctx context.Context, name, uri string) (Record, 
 	if _, err := extent(r, b.path, h); err != nil {
 		return Record{}, err
 	}
-	dk, err := c.unwrap(ctx, h)
-	if err != nil {
-		return Record{}, err
+	return r, c.proveForeign(ctx, b.path, h)
+}
+
+// proveForeign makes sure that the KMS opens the key of a disk that is to be
+// registered, and that it is the right one: by the digest, or, if that is pending, in
+// that nothing was ever written under another.
+func (c *Catalogue) proveForeign(ctx context.Context, path string, h *luks.Header) error {
+	if !h.DigestPending() {
+		dk, err := c.unwrap(ctx, h, mainSlot)
+		dk.Destroy()
+		return err
 	}
+	f, err := openStore(path, os.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := neverWritten(f, h); err != nil {
+		return err
+	}
+	t, err := h.Token()
+	if err != nil {
+		return err
+	}
+	dk, err := c.decrypt(ctx, t, mainSlot)
 	dk.Destroy()
-	return r, nil
+	return err
 }
 
 // recordOf makes a record from what a header says of its disk.
@@ -104,9 +125,10 @@ func recordOf(name, uri string, h *luks.Header) (Record, error) {
 	r := Record{
 		Format: recordFormat, Name: name, ID: d.ID, Lineage: d.Lineage,
 		SizeBytes: d.Size, Encrypted: true, SectorSize: d.SectorSize,
-		KeyURI: t.KeyURI, KeyID: keyID(t.KeyURI), Category: Cloud, Role: Role(d.Role),
+		Category: Cloud, Role: Role(d.Role),
 		Serial: d.Serial, Backend: uri, Created: d.Created,
 	}
+	r.adoptKeys(t)
 	r.complete()
 	if err := r.validate(); err != nil {
 		return Record{}, fmt.Errorf("header does not describe a disk: %w", err)

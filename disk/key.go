@@ -10,15 +10,15 @@ import (
 	"strings"
 
 	"sealblk/blockdev/luks"
-	"sealblk/internal/sigmask"
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 )
 
-// dataKey is a data key in both its forms.
+// dataKey is a data key in its forms.
 type dataKey struct {
-	plain   *secret.Buffer
+	plain   *secret.Buffer // nil if it is not to be seen here
 	wrapped keymgr.WrappedKey
+	escrow  *keymgr.WrappedKey // nil for none
 }
 
 // keyID is what listings show for a key: the id in the embedded KMS, else the URI.
@@ -51,7 +51,20 @@ func openHeader(path string) (*luks.Header, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return luks.Open(f)
+	return readStable(f)
+}
+
+// readStable reads a header that another process may be writing: one copy is whole at
+// any moment, but not the same one while both are read.
+func readStable(f io.ReaderAt) (*luks.Header, error) {
+	h, err := luks.Open(f)
+	for range 3 {
+		if !errors.Is(err, luks.ErrDamaged) {
+			break
+		}
+		h, err = luks.Open(f)
+	}
+	return h, err
 }
 
 // matches compares a record with the facts in the header's token. The header may know
@@ -79,31 +92,24 @@ func matches(r Record, h *luks.Header) error {
 		return differ("size in bytes", r.SizeBytes, d.Size)
 	case d.SectorSize != r.SectorSize:
 		return differ("sector size", r.SectorSize, d.SectorSize)
+	case t.DigestPending && !r.DigestPending:
+		return differ("whether the disk was never opened", r.DigestPending, t.DigestPending)
 	}
 	return nil
-}
-
-// unwrap opens the wrapped data key of a header and proves that it is the right one.
-func (c *Catalogue) unwrap(ctx context.Context, h *luks.Header) (*secret.Buffer, error) {
-	t, err := h.Token()
-	if err != nil {
-		return nil, err
-	}
-	w := keymgr.WrappedKey{URI: t.KeyURI, Version: t.KeyVersion, Blob: t.WrappedKey}
-	dk, err := c.keys.Decrypt(ctx, w, t.Context)
-	if err != nil {
-		return nil, fmt.Errorf("unwrap data key: %w", err)
-	}
-	if err := sigmask.Do(func() error { return h.VerifyKey(dk.Bytes()) }); err != nil {
-		dk.Destroy()
-		return nil, fmt.Errorf("verify data key: %w", err)
-	}
-	return dk, nil
 }
 
 // ExportKey unwraps the data key of a disk: the way to the data when this program
 // is gone. The caller destroys the key.
 func (c *Catalogue) ExportKey(ctx context.Context, name string) (*secret.Buffer, error) {
+	return c.exportKey(ctx, name, mainSlot)
+}
+
+// ExportEscrowKey is ExportKey by the key in escrow.
+func (c *Catalogue) ExportEscrowKey(ctx context.Context, name string) (*secret.Buffer, error) {
+	return c.exportKey(ctx, name, escrowSlot)
+}
+
+func (c *Catalogue) exportKey(ctx context.Context, name string, from slot) (*secret.Buffer, error) {
 	r, err := c.Get(name)
 	if err != nil {
 		return nil, err
@@ -115,11 +121,23 @@ func (c *Catalogue) ExportKey(ctx context.Context, name string) (*secret.Buffer,
 	if err != nil {
 		return nil, err
 	}
-	dk, err := c.unwrap(ctx, h)
+	dk, err := c.unwrap(ctx, h, from)
+	if err == nil && from == escrowSlot {
+		err = c.recordExport(ctx, r, h)
+	}
 	if err != nil {
+		dk.Destroy()
 		return nil, fmt.Errorf("disk %s: %w", name, err)
 	}
 	return dk, nil
+}
+
+func (c *Catalogue) recordExport(ctx context.Context, r Record, h *luks.Header) error {
+	t, err := h.Token()
+	if err != nil {
+		return err
+	}
+	return c.usedEscrow(ctx, r, t, "data key exported")
 }
 
 // extent tells where the data of a disk lies in its backing file, and proves that

@@ -6,17 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 
 	"sealblk/internal/leaktest"
+	"sealblk/keymgr"
+	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
 )
 
-func init() { operations["everything, then scan"] = scanScenario }
+func init() {
+	for name, sealed := range map[string]bool{"everything, then scan": false, "everything without plaintext, then scan": true} {
+		operations[name] = func(ctx context.Context, c *Catalogue) error {
+			return scanScenario(ctx, c, CreateOptions{Name: "db", SizeBytes: diskSize, Encrypted: true, NoPlaintext: sealed})
+		}
+	}
+}
 
-// TestNoKeyLeftInMemory: a process that made, checked, imported and opened a disk, with
+// TestNoKeyLeftInMemory: a process that made, checked, imported, opened and re-wrapped a disk, with
 // success and without, has no piece of its data key anywhere but in locked memory.
 func TestNoKeyLeftInMemory(t *testing.T) {
 	if testing.Short() {
@@ -31,13 +40,15 @@ func TestNoKeyLeftInMemory(t *testing.T) {
 	if !hidden {
 		leaktest.Missing(t, "memfd_secret, without which locked memory cannot be told from other memory (Linux 6.5, or secretmem.enable=1)")
 	}
-	if out, err := childCommand(t, newDir(t), 0, "everything, then scan").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	for _, what := range []string{"everything, then scan", "everything without plaintext, then scan"} {
+		if out, err := childCommand(t, newDir(t), 0, what).CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", what, err, out)
+		}
 	}
 }
 
-func scanScenario(ctx context.Context, c *Catalogue) error {
-	r, err := c.Create(ctx, CreateOptions{Name: "db", SizeBytes: diskSize, Encrypted: true})
+func scanScenario(ctx context.Context, c *Catalogue, o CreateOptions) error {
+	r, err := c.Create(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -60,6 +71,9 @@ func scanScenario(ctx context.Context, c *Catalogue) error {
 	if err := failsWithKey(ctx, c); err != nil {
 		return err
 	}
+	if err := wrapsKey(ctx, c, r.KeyID); err != nil {
+		return err
+	}
 	dk, err := c.ExportKey(ctx, "db")
 	if err != nil {
 		return err
@@ -75,6 +89,28 @@ func scanScenario(ctx context.Context, c *Catalogue) error {
 	}
 	runtime.KeepAlive(planted)
 	return nil
+}
+
+// wrapsKey has the key wrapped anew, inside the KMS and through this process.
+func wrapsKey(ctx context.Context, c *Catalogue, cmk string) error {
+	operator, err := local.Open(filepath.Join(c.dir, "kms"), local.Options{})
+	if err != nil {
+		return err
+	}
+	defer operator.Close()
+	if _, err := operator.RotateKey(ctx, cmk); err != nil {
+		return err
+	}
+	if _, err := c.Rewrap(ctx, "db", RewrapOptions{}); err != nil {
+		return err
+	}
+	dk, err := c.ExportKey(ctx, "db")
+	if err != nil {
+		return err
+	}
+	defer dk.Destroy()
+	_, err = c.keys.(keymgr.Wrapper).Wrap(ctx, "local:"+cmk, dk, contextOf("d-000000000000000000"))
+	return err
 }
 
 // failsWithKey opens a disk whose key unwraps and whose file then turns out too short.

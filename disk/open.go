@@ -27,6 +27,9 @@ type OpenOptions struct {
 	// Standby opens a disk that another export may be using: the right to use it comes
 	// with Take.
 	Standby bool
+	// UseEscrow opens the disk by its key in escrow, and asks the KMS of its own key
+	// nothing.
+	UseEscrow bool
 	// HugePages puts bounce memory in huge pages, where there are any.
 	HugePages bool
 }
@@ -105,7 +108,7 @@ func (c *Catalogue) open(ctx context.Context, d *Disk, name string, o OpenOption
 	if o.ReadOnly || o.Standby {
 		return nil
 	}
-	return c.endResize(was, d.Record)
+	return c.endChanges(was, d.Record)
 }
 
 func (c *Catalogue) openStack(ctx context.Context, d *Disk, h *luks.Header, o OpenOptions) error {
@@ -143,7 +146,7 @@ func plain(lower blockdev.Device, r Record) (blockdev.Device, error) {
 
 func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, h *luks.Header, o OpenOptions) error {
 	d.Warnings = h.Warnings()
-	dk, err := c.unwrap(ctx, h)
+	dk, err := c.keyToOpen(ctx, d, h, o)
 	if err != nil {
 		return fmt.Errorf("disk %s: %w", d.Record.Name, err)
 	}
@@ -152,7 +155,13 @@ func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, h *lu
 	if err != nil {
 		return err
 	}
-	if d.Device, err = d.encrypt(lower, dk, o); err != nil {
+	if h.DigestPending() {
+		err = c.bindDigest(&d.Record, h, dk)
+	}
+	if err == nil {
+		d.Device, err = d.encrypt(lower, dk, o)
+	}
+	if err != nil {
 		_ = lower.Close() // nothing was written
 		return fmt.Errorf("disk %s: %w", d.Record.Name, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"io"
 	"regexp"
 	"time"
+
+	"sealblk/blockdev/luks"
 )
 
 // Category says where a disk lives.
@@ -57,9 +59,8 @@ const recordFormat = 1
 // VIRTIO_BLK_ID_BYTES).
 const serialSize = 20
 
-// maxEncryptedSize is 2^44 blocks of 16 bytes: the most that IEEE 1619-2025 allows
-// under one XTS key.
-const maxEncryptedSize = 1 << 48
+// maxEncryptedSize is the most that IEEE 1619-2025 allows under one XTS key.
+const maxEncryptedSize = luks.MaxKeyScopeBlocks * luks.BlockSize
 
 // maxSize keeps sums of offsets and sizes far from overflow.
 const maxSize = 1 << 56
@@ -78,6 +79,18 @@ type Record struct {
 	// is what counts.
 	KeyID  string `json:"key_id"`
 	KeyURI string `json:"key_uri"`
+	// KeyVersion of the CMK; empty in records of old, and where the KMS does not tell.
+	KeyVersion string `json:"key_version,omitempty"`
+	// KeyScopeBlocks is how many blocks of 16 bytes the data key covers.
+	KeyScopeBlocks int64 `json:"key_scope_blocks,omitempty"`
+	// EscrowKeyURI names a second CMK that wraps the data key too; empty for none.
+	EscrowKeyURI string `json:"escrow_key_uri,omitempty"`
+	// RewrappingTo is the CMK that a re-wrap under way, or interrupted, is about to put
+	// the data key under; empty for none.
+	RewrappingTo string `json:"rewrapping_to,omitempty"`
+	// DigestPending: nobody has seen the data key yet, the first who opens the disk makes
+	// the header's digest.
+	DigestPending bool `json:"digest_pending,omitempty"`
 	// SectorSize is the data unit and the logical block size: 512 or 4096 bytes.
 	SectorSize int       `json:"sector_size"`
 	Category   Category  `json:"category"`
@@ -97,6 +110,9 @@ type Record struct {
 func (r *Record) complete() {
 	r.Discard = orDefault(r.Discard, DiscardUnmap)
 	r.Zeroes = orDefault(r.Zeroes, ZeroesWrite)
+	if r.Encrypted {
+		r.KeyScopeBlocks = max(r.KeyScopeBlocks, r.SizeBytes/luks.BlockSize)
+	}
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -154,10 +170,16 @@ func (r *Record) validate() error {
 	if r.Encrypted && r.KeyURI == "" {
 		return fmt.Errorf("encrypted without a key")
 	}
-	if !r.Encrypted && r.KeyURI != "" {
+	if !r.Encrypted && (r.KeyURI != "" || r.KeyVersion != "" || r.KeyScopeBlocks != 0 || r.EscrowKeyURI != "" || r.RewrappingTo != "" || r.DigestPending) {
 		return fmt.Errorf("a key without encryption")
 	}
-	return r.validateShape()
+	if err := r.validateShape(); err != nil {
+		return err
+	}
+	if n := r.KeyScopeBlocks; r.Encrypted && (n < r.SizeBytes/luks.BlockSize || n > luks.MaxKeyScopeBlocks) {
+		return fmt.Errorf("key scope of %d blocks", n)
+	}
+	return nil
 }
 
 func (r *Record) validateShape() error {

@@ -13,7 +13,7 @@ import (
 func goodRecord() Record {
 	return Record{
 		Format: 1, Name: "db", ID: "d-0123456789abcdef01", Lineage: "d-0123456789abcdef01",
-		SizeBytes: 1 << 20, Encrypted: true, KeyID: "k", KeyURI: "local:k", SectorSize: 512,
+		SizeBytes: 1 << 20, Encrypted: true, KeyID: "k", KeyURI: "local:k", KeyVersion: "1", KeyScopeBlocks: 1 << 16, SectorSize: 512,
 		Category: Cloud, Role: Data, Serial: "s", Backend: "file:/x/db.img",
 		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Discard: DiscardUnmap, Zeroes: ZeroesWrite,
 	}

@@ -40,6 +40,7 @@ func (c *Catalogue) grow(r *Record, size int64) error {
 	}
 	grown := *r
 	grown.SizeBytes, grown.GrowingTo = size, 0
+	grown.complete()
 	if err := grown.validate(); err != nil {
 		return err
 	}
@@ -54,8 +55,8 @@ func (c *Catalogue) grow(r *Record, size int64) error {
 	return c.growStore(r, b.path, h)
 }
 
-// currentHeader reads the header of an encrypted disk, whose size is the one that
-// counts.
+// currentHeader reads the header of an encrypted disk, whose size and key are the ones
+// that count.
 func (c *Catalogue) currentHeader(r *Record) (*luks.Header, error) {
 	if !r.Encrypted {
 		return nil, nil
@@ -67,17 +68,22 @@ func (c *Catalogue) currentHeader(r *Record) (*luks.Header, error) {
 	if size, fixed := h.Size(); fixed {
 		r.SizeBytes = size
 	}
+	t, err := h.Token()
+	if err != nil {
+		return nil, err
+	}
+	r.adoptKeys(t)
 	return h, nil
 }
 
-// endResize writes down which size a disk turned out to have whose resize was interrupted,
-// or made through another state directory. Its lock is held.
-func (c *Catalogue) endResize(was, r Record) error {
-	if was.GrowingTo == 0 && was.SizeBytes == r.SizeBytes {
+// endChanges writes down what a disk turned out to be whose resize or re-wrap was
+// interrupted, or made through another state directory. Its lock is held.
+func (c *Catalogue) endChanges(was, r Record) error {
+	if was == r {
 		return nil
 	}
 	if err := c.save(r); err != nil {
-		return fmt.Errorf("end resize of disk %s: %w", r.Name, err)
+		return fmt.Errorf("end interrupted change of disk %s: %w", r.Name, err)
 	}
 	return nil
 }

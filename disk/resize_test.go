@@ -253,11 +253,13 @@ func TestSetRefuses(t *testing.T) {
 	}
 }
 
-// TestOldRecord: a record from before these settings has the defaults.
+// TestOldRecord: a record from before these settings has the defaults, and one from
+// before the key scope covers the disk.
 func TestOldRecord(t *testing.T) {
 	r := goodRecord()
 	text := strings.NewReplacer(",\n  \"discard\": \"unmap\"", "", ",\n  \"zeroes\": \"write\"", "").Replace(string(r.encode()))
-	if strings.Contains(text, "discard") || strings.Contains(text, "zeroes") {
+	text = strings.Replace(text, ",\n  \"key_scope_blocks\": 65536", "", 1)
+	if strings.Contains(text, "discard") || strings.Contains(text, "zeroes") || strings.Contains(text, "scope") {
 		t.Fatal(text)
 	}
 	got, err := parseRecord([]byte(text))

@@ -13,7 +13,6 @@ import (
 
 	"sealblk/blockdev/luks"
 	"sealblk/internal/atomicfile"
-	"sealblk/keymgr"
 )
 
 // storeFile is the one file that a disk consists of: its data, behind the header if it
@@ -110,7 +109,7 @@ func (c *Catalogue) fill(r Record, dk dataKey, f *os.File) error {
 		if err := c.did("format", f.Name()); err != nil {
 			return err
 		}
-		if _, err := luks.Format(f, params(r, dk.wrapped), dk.plain.Bytes()); err != nil {
+		if err := format(f, params(r, dk), dk); err != nil {
 			return err
 		}
 	}
@@ -120,19 +119,31 @@ func (c *Catalogue) fill(r Record, dk dataKey, f *os.File) error {
 	return f.Sync()
 }
 
+func format(f *os.File, p luks.Params, dk dataKey) (err error) {
+	if dk.plain == nil {
+		_, err = luks.FormatPending(f, p)
+	} else {
+		_, err = luks.Format(f, p, dk.plain.Bytes())
+	}
+	return err
+}
+
 // params are what the header of a new disk says.
-func params(r Record, w keymgr.WrappedKey) luks.Params {
-	return luks.Params{
+func params(r Record, dk dataKey) luks.Params {
+	p := luks.Params{
 		Label:    r.Name,
 		Detached: r.fileSize() == 0,
 		Token: luks.Token{
-			KeyURI: w.URI, KeyVersion: w.Version, WrappedKey: w.Blob, Context: contextOf(r.Lineage),
+			Context: contextOf(r.Lineage), KeyScopeBlocks: r.KeyScopeBlocks,
 			Disk: luks.Disk{
 				ID: r.ID, Lineage: r.Lineage, Name: r.Name, Size: r.SizeBytes, SectorSize: r.SectorSize,
 				Role: string(r.Role), Serial: r.Serial, Created: r.Created,
 			},
 		},
 	}
+	put(&p.Token, mainSlot, &dk.wrapped)
+	put(&p.Token, escrowSlot, dk.escrow)
+	return p
 }
 
 // remove takes back what build made for a disk that never came to be.

@@ -87,6 +87,8 @@ func (s *scene) record(change func(r map[string]any)) {
 func (s *scene) plainRecord(size int64) {
 	s.record(func(r map[string]any) {
 		r["encrypted"], r["key_id"], r["key_uri"], r["lineage"], r["size_bytes"] = false, "", "", "", size
+		delete(r, "key_version")
+		delete(r, "key_scope_blocks")
 	})
 }
 

@@ -16,13 +16,14 @@ func (a *app) diskAttachCommand() *cli.Command {
 			&cli.StringFlag{Name: "id", Usage: "`ID` of the device in the VM (default: sealblk-NAME)"},
 			&cli.StringFlag{Name: "bus", Usage: "`ID` of the PCI bus to plug into (default: the first free hot-plug slot)"},
 			&cli.IntFlag{Name: "bootindex", Usage: "place `N` in the firmware's boot order"},
+			&cli.BoolFlag{Name: "use-escrow", Usage: "have the export that is started open the disk by its key in escrow; recorded"},
 		},
 		Action: a.onDisks(a.diskAttach, "NAME", "--qmp"),
 	}
 }
 
 func (a *app) diskAttach(c *cli.Context, disks *disk.Catalogue, args []string) (err error) {
-	o := attach.Options{Disk: args[0], QMP: c.String("qmp"), ID: c.String("id"), Bus: c.String("bus")}
+	o := attach.Options{Disk: args[0], QMP: c.String("qmp"), ID: c.String("id"), Bus: c.String("bus"), UseEscrow: c.Bool("use-escrow")}
 	if c.IsSet("bootindex") {
 		n := c.Int("bootindex")
 		o.BootIndex = &n

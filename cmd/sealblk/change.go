@@ -34,23 +34,39 @@ func (a *app) diskSetCommand() *cli.Command {
 		Description: "--discard unmap gives back the space of what the guest discards, which then reads as\n" +
 			"zeros; ignore leaves it. --zeroes write stores the zeros that the guest asks an encrypted\n" +
 			"disk for as ciphertext, which other software reads as zeros too; unmap gives back their\n" +
-			"space, if the guest allows it, and they are zeros through this program only.",
+			"space, if the guest allows it, and they are zeros through this program only. --escrow-key\n" +
+			"has a second key wrap the data key too, for when the disk's own is lost; none ends that.\n" +
+			"The key in escrow opens the disk for who says --use-escrow.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "discard", Usage: "`POLICY`: unmap or ignore"},
 			&cli.StringFlag{Name: "zeroes", Usage: "`POLICY`: write or unmap"},
+			&cli.StringFlag{Name: "escrow-key", Usage: "`KEY` that wraps the data key too, or none; at once"},
 		},
 		Action: a.onDisks(a.diskSet, "NAME"),
 	}
 }
 
 func (a *app) diskSet(c *cli.Context, disks *disk.Catalogue, args []string) error {
-	for _, name := range []string{"discard", "zeroes"} {
-		if c.IsSet(name) && c.String(name) == "" {
-			return usagef("--%s: give a policy", name)
+	asked := 0
+	for _, name := range []string{"discard", "zeroes", "escrow-key"} {
+		if !c.IsSet(name) {
+			continue
+		}
+		if asked++; c.String(name) == "" {
+			return usagef("--%s: give a value", name)
 		}
 	}
-	if !c.IsSet("discard") && !c.IsSet("zeroes") {
+	if asked == 0 {
 		return usagef("%s: nothing to set: usage: %s", c.Command.HelpName, usageLine(c))
+	}
+	if c.IsSet("escrow-key") {
+		key := c.String("escrow-key")
+		if key == "none" {
+			key = ""
+		}
+		if _, err := disks.SetEscrow(c.Context, args[0], key); err != nil {
+			return err
+		}
 	}
 	r, err := disks.Set(c.Context, args[0], disk.Settings{
 		Discard: disk.DiscardPolicy(c.String("discard")), Zeroes: disk.ZeroesPolicy(c.String("zeroes")),
@@ -58,5 +74,5 @@ func (a *app) diskSet(c *cli.Context, disks *disk.Catalogue, args []string) erro
 	if err != nil {
 		return err
 	}
-	return a.printer(c).done(viewOf(disks, r), "disk %s: discard %s, zeroes %s, from its next export on", r.Name, r.Discard, r.Zeroes)
+	return a.printer(c).done(viewOf(disks, r), "disk %s: discard %s, zeroes %s, from its next export on; key in escrow: %s", r.Name, r.Discard, r.Zeroes, orDash(r.EscrowKeyURI))
 }

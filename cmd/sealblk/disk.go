@@ -9,6 +9,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"sealblk/blockdev/luks"
 	"sealblk/disk"
 	"sealblk/keymgr/local"
 )
@@ -54,7 +55,7 @@ func (a *app) diskCommand() *cli.Command {
 			{Name: "show", Usage: "show one disk", ArgsUsage: "NAME", Action: a.onDisks(a.diskShow, "NAME")},
 			{Name: "delete", Usage: "destroy a disk, its key and its data", ArgsUsage: "NAME", Action: a.onDisks(a.diskDelete, "NAME")},
 			{Name: "check", Usage: "look at all that must be right before a disk is served", ArgsUsage: "NAME", Action: a.onDisks(a.diskCheck, "NAME")},
-			a.diskResizeCommand(), a.diskSetCommand(), a.diskImportCommand(), a.diskExportKeyCommand(), a.diskAttachCommand(), a.diskDetachCommand(),
+			a.diskResizeCommand(), a.diskSetCommand(), a.diskRewrapCommand(), a.diskImportCommand(), a.diskExportKeyCommand(), a.diskAttachCommand(), a.diskDetachCommand(),
 		},
 	}
 }
@@ -69,6 +70,8 @@ func (a *app) diskCreateCommand() *cli.Command {
 			&cli.StringFlag{Name: "size", Usage: "`SIZE` that the guest sees"},
 			&cli.BoolFlag{Name: "encrypted", Usage: "encrypt the disk"},
 			&cli.StringFlag{Name: "key", Usage: "`KEY` that wraps the disk's data key"},
+			&cli.StringFlag{Name: "escrow-key", Usage: "second `KEY` that wraps the data key too, best of another KMS, for when the first is lost"},
+			&cli.BoolFlag{Name: "no-plaintext", Usage: "make the disk without its data key being seen on this host; the host that first attaches it proves the key"},
 			&cli.StringFlag{Name: "role", Usage: "`ROLE`: system or data", Value: string(disk.Data)},
 			&cli.StringFlag{Name: "category", Usage: "`CATEGORY`: cloud, or local (ephemeral, cannot be encrypted)", Value: string(disk.Cloud)},
 			&cli.IntFlag{Name: "sector-size", Usage: "logical block and encryption unit, `BYTES`: 512 or 4096", Value: 512},
@@ -84,11 +87,14 @@ func (a *app) diskCreate(c *cli.Context, disks *disk.Catalogue, args []string) e
 	if err != nil {
 		return err
 	}
-	if c.IsSet("key") && c.String("key") == "" {
-		return usagef("--key: give a key's URI, id or alias")
+	for _, flag := range []string{"key", "escrow-key"} {
+		if c.IsSet(flag) && c.String(flag) == "" {
+			return usagef("--%s: give a key's URI, id or alias", flag)
+		}
 	}
 	r, err := disks.Create(c.Context, disk.CreateOptions{
 		Name: args[0], SizeBytes: size, Encrypted: c.Bool("encrypted"), Key: c.String("key"),
+		EscrowKey: c.String("escrow-key"), NoPlaintext: c.Bool("no-plaintext"),
 		Role: disk.Role(c.String("role")), Category: disk.Category(c.String("category")),
 		SectorSize: c.Int("sector-size"), Backend: c.String("backend"), Serial: c.String("serial"),
 	})
@@ -145,21 +151,56 @@ func (a *app) diskShow(c *cli.Context, disks *disk.Catalogue, args []string) err
 	if err != nil {
 		return err
 	}
-	v := viewOf(disks, r)
+	v := viewOf(disks, disks.Current(r))
 	return a.printer(c).value(v, [][2]string{
 		{"name", v.Name}, {"id", v.ID}, {"size", formatSize(v.SizeBytes)}, {"encrypted", yesNo(v.Encrypted)},
-		{"key", orDash(v.KeyURI)}, {"sector size", strconv.Itoa(v.SectorSize)}, {"category", string(v.Category)},
+		{"key", orDash(v.KeyURI)}, {"key version", orDash(v.KeyVersion)}, {"key in escrow", orDash(v.EscrowKeyURI)},
+		{"key scope", keyScope(v.Record)}, {"digest", digestState(v.Record)}, {"sector size", strconv.Itoa(v.SectorSize)}, {"category", string(v.Category)},
 		{"role", string(v.Role)}, {"serial", v.Serial}, {"path", v.Path}, {"state", v.State},
 		{"discard", string(v.Discard)}, {"zeroes", string(v.Zeroes)},
 		{"socket", orDash(v.SocketPath)}, {"created", v.Created.Format("2006-01-02 15:04:05 MST")},
 	})
 }
 
+// keyScope is how much a disk's data key covers.
+func keyScope(r disk.Record) string {
+	if !r.Encrypted {
+		return "-"
+	}
+	return fmt.Sprintf("%d blocks of %d bytes", r.KeyScopeBlocks, luks.BlockSize)
+}
+
+func digestState(r disk.Record) string {
+	switch {
+	case !r.Encrypted:
+		return "-"
+	case r.DigestPending:
+		return "pending until the disk is first attached"
+	}
+	return "made"
+}
+
 func (a *app) diskDelete(c *cli.Context, disks *disk.Catalogue, args []string) error {
-	if err := disks.Delete(args[0]); err != nil {
+	r, err := disks.Get(args[0])
+	if err != nil {
 		return err
 	}
-	return a.printer(c).done(map[string]string{"name": args[0], "state": "deleted"}, "deleted disk %s", args[0])
+	erased, err := disks.Destroy(c.Context, args[0])
+	if err != nil {
+		return err
+	}
+	view := struct {
+		Name  string `json:"name"`
+		State string `json:"state"`
+		disk.Erasure
+	}{args[0], "deleted", erased}
+	if err := a.printer(c).done(view, "deleted disk %s", args[0]); err != nil {
+		return err
+	}
+	if r.Encrypted && c.String("output") != "json" {
+		fmt.Fprintf(a.out.err, "sealblk: its key: %s; snapshots and copies of its file, if there are any, still open by %s until they or that key are destroyed\n", erased, r.KeyURI)
+	}
+	return nil
 }
 
 func (a *app) diskCheck(c *cli.Context, disks *disk.Catalogue, args []string) error {
@@ -208,6 +249,7 @@ func (a *app) diskExportKeyCommand() *cli.Command {
 			"Whoever has it can read the disk for ever. FILE may be a pipe; a regular file must not exist yet.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "out", Usage: "`FILE` to write, made with mode 0600"},
+			&cli.BoolFlag{Name: "use-escrow", Usage: "unwrap it by the key in escrow: the disk's own key, or its KMS, is lost"},
 			&cli.BoolFlag{Name: "yes-i-know", Usage: "confirm that the key leaves its protection"},
 		},
 		Action: a.onDisks(a.diskExportKey, "NAME", "--out"),
@@ -219,7 +261,11 @@ func (a *app) diskExportKey(c *cli.Context, disks *disk.Catalogue, args []string
 	if !c.Bool("yes-i-know") {
 		return usagef("the data key of disk %s would leave its protection: whoever has the file can read the disk for ever: add --yes-i-know to confirm", args[0])
 	}
-	dk, err := disks.ExportKey(c.Context, args[0])
+	unwrap := disks.ExportKey
+	if c.Bool("use-escrow") {
+		unwrap = disks.ExportEscrowKey
+	}
+	dk, err := unwrap(c.Context, args[0])
 	if err != nil {
 		return err
 	}

@@ -101,6 +101,8 @@ var codes = []struct {
 	{keymgr.ErrUnreachable, "KMSUnreachable"},
 	{keymgr.ErrThrottled, "KMSThrottled"},
 	{keymgr.ErrInvalid, "InvalidArgument"},
+	{keymgr.ErrUnsupported, keymgr.CodeUnsupported},
+	{luks.ErrDigestPending, "DigestPending"},
 	{context.Canceled, "Interrupted"},
 }
 

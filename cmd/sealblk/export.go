@@ -36,6 +36,7 @@ func (a *app) exportCommand() *cli.Command {
 			&cli.IntFlag{Name: "queue-size", Usage: "largest virtqueue to accept, a power of two up to 1024", Value: 1024},
 			&cli.BoolFlag{Name: "read-only", Usage: "let the guest read only"},
 			&cli.BoolFlag{Name: "incoming", Usage: "stand by for a VM that migrates here: the disk may be in use elsewhere until the VM starts"},
+			&cli.BoolFlag{Name: "use-escrow", Usage: "open the disk by its key in escrow: its own key, or the KMS of that, is lost; recorded"},
 			&cli.StringFlag{Name: "blk-file", Usage: "serve a plain `FILE`: no catalogue, no encryption"},
 			&cli.StringFlag{Name: "io-engine", Usage: "how files are read and written: auto, uring, threads, or inline (for files in memory)", Value: "auto"},
 			&cli.BoolFlag{Name: "huge-pages", Usage: "put bounce memory in huge pages, 2 MiB each: some of the kernel's pool for each queue, if it has enough"},
@@ -86,7 +87,7 @@ func (a *app) export(c *cli.Context) error {
 func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
 	o := worker.Options{
 		BlkFile: c.String("blk-file"), FD: c.Int("fd"), ReadOnly: c.Bool("read-only"), Incoming: c.Bool("incoming"),
-		NumQueues: c.Int("num-queues"), QueueSize: c.Int("queue-size"), PollMax: c.Duration("poll-max"), HugePages: c.Bool("huge-pages"),
+		NumQueues: c.Int("num-queues"), QueueSize: c.Int("queue-size"), PollMax: c.Duration("poll-max"), HugePages: c.Bool("huge-pages"), UseEscrow: c.Bool("use-escrow"),
 	}
 	names := []string{"NAME"}
 	if c.IsSet("blk-file") {

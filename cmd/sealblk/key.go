@@ -42,7 +42,10 @@ func (a *app) keyCommand() *cli.Command {
 			{Name: "show", Usage: "show one key", ArgsUsage: "KEY", Action: a.onKeys(a.keyShow, "KEY")},
 			{Name: "enable", Usage: "make a disabled key usable again", ArgsUsage: "KEY", Action: a.onKeys(a.keyEnable, "KEY")},
 			{Name: "disable", Usage: "make a key unusable until it is enabled", ArgsUsage: "KEY", Action: a.onKeys(a.keyDisable, "KEY")},
-			{Name: "rotate", Usage: "give a key a new version; older ones still open what they wrapped", ArgsUsage: "KEY", Action: a.onKeys(a.keyRotate, "KEY")},
+			{
+				Name: "rotate", Usage: "give a key a new version; older ones still open what they wrapped", ArgsUsage: "KEY", Action: a.onKeys(a.keyRotate, "KEY"),
+				Flags: []cli.Flag{&cli.BoolFlag{Name: "rewrap", Usage: "and wrap the data key of every disk under it anew; interrupted, the same command goes on"}},
+			},
 			{
 				Name: "schedule-deletion", Usage: "delete a key some days from now", ArgsUsage: "KEY", Action: a.onKeys(a.keyScheduleDeletion, "KEY"),
 				Flags: []cli.Flag{
@@ -201,6 +204,9 @@ func (a *app) keyDisable(c *cli.Context, kms *local.KMS, args []string) error {
 }
 
 func (a *app) keyRotate(c *cli.Context, kms *local.KMS, args []string) error {
+	if c.Bool("rewrap") {
+		return a.rotateAndRewrap(c, kms, args[0])
+	}
 	if _, err := kms.RotateKey(c.Context, args[0]); err != nil {
 		return err
 	}

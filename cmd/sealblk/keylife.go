@@ -11,6 +11,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"sealblk/disk"
 	"sealblk/keymgr"
 	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
@@ -133,16 +134,51 @@ func (a *app) keyUsage(c *cli.Context, kms *local.KMS, args []string) error {
 	if usage == nil {
 		return err
 	}
+	versions := versionsUnder(c, kms, args[0])
+	views := make([]usageView, 0, len(usage))
 	var rows [][]string
 	for _, u := range usage {
+		v := usageView{u, versions[u.Disk]}
+		views = append(views, v)
 		rows = append(rows, []string{
-			u.Operation, orDash(u.Disk), strconv.FormatUint(u.Calls, 10), strconv.FormatUint(u.Refused, 10), u.Last.Format(timeFormat),
+			u.Operation, orDash(u.Disk), strconv.FormatUint(u.Calls, 10), strconv.FormatUint(u.Refused, 10), u.Last.Format(timeFormat), orDash(v.KeyVersion),
 		})
 	}
-	if printed := a.printer(c).list(usage, []string{"OPERATION", "DISK", "CALLS", "REFUSED", "LAST"}, rows); printed != nil {
+	if printed := a.printer(c).list(views, []string{"OPERATION", "DISK", "CALLS", "REFUSED", "LAST", "WRAPPED UNDER VERSION"}, rows); printed != nil {
 		return printed
 	}
 	return err
+}
+
+// usageView is a line of a key's usage with the version that wraps the disk's data key
+// now; empty if that is not under the key.
+type usageView struct {
+	local.Usage
+	KeyVersion string `json:"key_version"`
+}
+
+// versionsUnder tells which version of a key wraps the data keys of the disks here, by
+// their lineage.
+func versionsUnder(c *cli.Context, kms *local.KMS, key string) map[string]string {
+	versions := map[string]string{}
+	info, err := kms.DescribeKey(c.Context, key)
+	if err != nil {
+		return versions
+	}
+	disks, err := disk.OpenCatalogue(stateDir(c), nil)
+	if err != nil {
+		return versions
+	}
+	records, _ := disks.List() // what is damaged is told by disk list
+	for _, r := range records {
+		if !r.Encrypted {
+			continue
+		}
+		if now := disks.Current(r); now.KeyURI == info.URI {
+			versions[now.Lineage] = now.KeyVersion
+		}
+	}
+	return versions
 }
 
 // planned is what will happen to a key by itself.

@@ -44,6 +44,8 @@ type Options struct {
 	ID        string
 	Bus       string
 	BootIndex *int
+	// UseEscrow has an export that is started open the disk by its key in escrow.
+	UseEscrow bool
 	// Program is the sealblk program that serves the disk when nobody does yet, with
 	// the global arguments it needs.
 	Program []string

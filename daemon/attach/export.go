@@ -68,6 +68,9 @@ func start(ctx context.Context, c *disk.Catalogue, o Options) (*child, error) {
 	}
 	defer ready.Close()
 	args := append(o.Program[1:len(o.Program):len(o.Program)], "export", o.Disk)
+	if o.UseEscrow {
+		args = append(args, "--use-escrow")
+	}
 	cmd := exec.Command(o.Program[0], args...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.Env = append(os.Environ(), env)

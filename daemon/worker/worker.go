@@ -52,8 +52,10 @@ type Options struct {
 	// Incoming stands by for a disk that another export may be using: it is taken when
 	// a ring starts for the first time, which that of a VM does that migrates here.
 	Incoming bool
-	Engine   file.Engine
-	Log      *slog.Logger
+	// UseEscrow is that of disk.OpenOptions.
+	UseEscrow bool
+	Engine    file.Engine
+	Log       *slog.Logger
 	// Confine, unless it is nil, takes from the process what it does not need any
 	// more. It is called once everything is open.
 	Confine Confine
@@ -129,6 +131,7 @@ func (e *export) open(ctx context.Context, c *disk.Catalogue) (err error) {
 	if e.opts.Disk != "" {
 		e.disk, err = c.Open(ctx, e.opts.Disk, disk.OpenOptions{
 			ReadOnly: e.opts.ReadOnly, Engine: e.opts.Engine, Standby: e.opts.Incoming, HugePages: e.opts.HugePages,
+			UseEscrow: e.opts.UseEscrow,
 		})
 		if err != nil {
 			return err

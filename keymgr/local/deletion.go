@@ -57,7 +57,7 @@ func (k *KMS) mayDelete(ctx context.Context, r *record, force bool) error {
 		return nil
 	}
 	return &keymgr.Error{
-		Code: CodeInUse, Key: r.ID, Hint: "delete those first, or add --force to lose their data with the key",
+		Code: CodeInUse, Key: r.ID, Hint: "put them under another key (sealblk disk rewrap --all --key-from " + r.ID + " --key KEY), or delete them, or add --force to lose their data with the key",
 		Err: fmt.Errorf("it wraps the data keys of %s: %w", strings.Join(users, ", "), keymgr.ErrState),
 	}
 }

@@ -1,0 +1,216 @@
+package disk
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"sealblk/blockdev/blockdevtest"
+	"sealblk/keymgr"
+	"sealblk/keymgr/local"
+)
+
+// events are the lines of the state directory's log.
+func events(t *testing.T, c *Catalogue) (all []event) {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(c.dir, "events.log"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		var e event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// audited counts the records of an operation in the audit log of the embedded KMS.
+func audited(t *testing.T, k *local.KMS, operation string) (n int) {
+	t.Helper()
+	if err := k.AuditLog(t.Context(), func(e local.Entry) {
+		if e.Operation == operation && e.Result == local.ResultOK {
+			n++
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestEscrow: a KMS is lost, and the data is not.
+func TestEscrow(t *testing.T) {
+	s := newSite(t)
+	escrow := strings.Replace(newCMK(t, s.operator(t, "other")), "local:", "other:", 1)
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "db", EscrowKey: escrow})
+	r, dk := must(s.Get("db")), keyOf(t, s.Catalogue, "db")
+	if !r.Encrypted || r.EscrowKeyURI != escrow {
+		t.Fatalf("%+v", r)
+	}
+	wantUsers(t, s.Catalogue, escrow, "db")
+	wantWhole(t, s.Catalogue, "db")
+	data := blockdevtest.Noise(1, 4096)
+	check(t, s.Catalogue, diskSize, func(d *blockdevtest.Driver) { d.Write(0, data) })
+
+	for _, down := range []error{keymgr.ErrUnreachable, keymgr.ErrNotFound, keymgr.ErrDisabled} {
+		s.down["local"] = down
+		_, err := s.Open(t.Context(), "db", OpenOptions{})
+		var hint interface{ Hint() string }
+		told := errors.As(err, &hint) && strings.Contains(hint.Hint(), "--use-escrow")
+		if !errors.Is(err, down) || told != !errors.Is(down, keymgr.ErrDisabled) {
+			t.Errorf("own key is %v: %v", down, err)
+		}
+	}
+	s.down["local"] = keymgr.ErrNotFound
+	s.down["local re-encrypt"] = keymgr.ErrNotFound
+	if n := len(events(t, s.Catalogue)); n != 0 {
+		t.Errorf("%d events before", n)
+	}
+	d, err := s.Open(t.Context(), "db", OpenOptions{UseEscrow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Warnings) != 1 || !strings.Contains(d.Warnings[0], "escrow") {
+		t.Errorf("warnings %q", d.Warnings)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if e := events(t, s.Catalogue); len(e) != 1 || e[0].Operation != keymgr.EventEscrow || e[0].KeyURI != escrow || e[0].ID != r.ID {
+		t.Errorf("recorded: %+v", e)
+	}
+	got, err := s.ExportEscrowKey(t.Context(), "db")
+	if err != nil || !got.Equal(dk) {
+		t.Fatalf("export: %v", err)
+	}
+	got.Destroy()
+	// The disk gets a key of its own again, in the KMS that is left.
+	own := strings.Replace(newCMK(t, s.operator(t, "other")), "local:", "other:", 1)
+	done, err := s.Rewrap(t.Context(), "db", RewrapOptions{Key: own, UseEscrow: true})
+	if err != nil || !done.Changed {
+		t.Fatalf("%+v, %v", done, err)
+	}
+	wantKey(t, s.Catalogue, "db", dk, own, "1")
+	wantUsers(t, s.Catalogue, escrow, "db")
+	check(t, s.Catalogue, diskSize, func(d *blockdevtest.Driver) {
+		if string(d.Read(0, 4096)) != string(data) {
+			t.Error("reads something else")
+		}
+	})
+}
+
+// TestEscrowIsRecordedOrNotUsed: where nothing can be recorded the disk does not open.
+func TestEscrowIsRecordedOrNotUsed(t *testing.T) {
+	s := newSite(t)
+	escrow := strings.Replace(newCMK(t, s.operator(t, "other")), "local:", "other:", 1)
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "db", EscrowKey: escrow})
+	if err := os.Mkdir(filepath.Join(s.dir, "events.log"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := s.Open(t.Context(), "db", OpenOptions{UseEscrow: true}); err == nil {
+		d.Close()
+		t.Error("opened")
+	}
+	if dk, err := s.ExportEscrowKey(t.Context(), "db"); err == nil {
+		dk.Destroy()
+		t.Error("exported")
+	}
+}
+
+// TestSetEscrow: put in, changed, kept by a re-wrap and a resize, brought up to date,
+// taken out; and what makes no sense.
+func TestSetEscrow(t *testing.T) {
+	s := newSite(t)
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "db", Encrypted: true})
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "plain"})
+	operator, other := s.operator(t, "local"), s.operator(t, "other")
+	r, dk := must(s.Get("db")), keyOf(t, s.Catalogue, "db")
+	a, b := newCMK(t, operator), strings.Replace(newCMK(t, other), "local:", "other:", 1)
+	in := func(uri string) {
+		t.Helper()
+		if r := must(s.Get("db")); r.EscrowKeyURI != uri || s.Current(r).EscrowKeyURI != uri || r.RewrappingTo != "" {
+			t.Errorf("in escrow under %s, on the way to %q, want %s", r.EscrowKeyURI, r.RewrappingTo, uri)
+		}
+		if uri == "" {
+			return
+		}
+		wantUsers(t, s.Catalogue, uri, "db")
+		got, err := s.ExportEscrowKey(t.Context(), "db")
+		if err != nil || !got.Equal(dk) {
+			t.Fatalf("export: %v", err)
+		}
+		got.Destroy()
+	}
+	for _, uri := range []string{a, b} {
+		if _, err := s.SetEscrow(t.Context(), "db", uri); err != nil {
+			t.Fatal(err)
+		}
+		in(uri)
+	}
+	if _, err := s.SetEscrow(t.Context(), "db", r.KeyURI); !errors.Is(err, ErrInvalid) {
+		t.Errorf("the disk's own key: %v", err)
+	}
+	if _, err := s.Rewrap(t.Context(), "db", RewrapOptions{Key: b}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("re-wrapped under the key in escrow: %v", err)
+	}
+	if _, err := s.SetEscrow(t.Context(), "plain", a); !errors.Is(err, ErrNotEncrypted) {
+		t.Errorf("a plain disk: %v", err)
+	}
+	in(b)
+	rotate(t, operator, r.KeyURI)
+	mustRewrap(t, s.Catalogue, "db", "")
+	if _, _, err := s.Resize(t.Context(), "db", 2*diskSize); err != nil {
+		t.Fatal(err)
+	}
+	in(b)
+	wantKey(t, s.Catalogue, "db", dk, r.KeyURI, "2")
+	// The key in escrow is rotated.
+	if _, err := other.RotateKey(t.Context(), strings.TrimPrefix(b, "other:")); err != nil {
+		t.Fatal(err)
+	}
+	var outcomes []Outcome
+	if err := s.RewrapAll(t.Context(), RewrapAllOptions{From: b, Done: func(o Outcome) { outcomes = append(outcomes, o) }}); err != nil {
+		t.Fatal(err)
+	}
+	if len(outcomes) != 1 || outcomes[0].Result != OutcomeRewrapped || outcomes[0].Wrapping != (Wrapping{b, "2"}) {
+		t.Errorf("%+v", outcomes)
+	}
+	in(b)
+	wantKey(t, s.Catalogue, "db", dk, r.KeyURI, "2")
+	if _, err := s.SetEscrow(t.Context(), "db", ""); err != nil {
+		t.Fatal(err)
+	}
+	in("")
+	wantUsers(t, s.Catalogue, b)
+	wantWhole(t, s.Catalogue, "db")
+}
+
+// TestEscrowOfUnseenKey: within one KMS; across two it would have to be seen.
+func TestEscrowOfUnseenKey(t *testing.T) {
+	c := newCatalogue(t)
+	escrow := newCMK(t, c.operator(t, ""))
+	r := createSealed(t, c, CreateOptions{EscrowKey: escrow})
+	if r.EscrowKeyURI != escrow {
+		t.Errorf("%+v", r)
+	}
+	wantWhole(t, c, "db")
+	dk := keyOf(t, c, "db")
+	if got, err := c.ExportEscrowKey(t.Context(), "db"); err != nil || !got.Equal(dk) {
+		t.Errorf("export: %v", err)
+	} else {
+		got.Destroy()
+	}
+	s := newSite(t)
+	other := strings.Replace(newCMK(t, s.operator(t, "other")), "local:", "other:", 1)
+	if _, err := s.Create(t.Context(), CreateOptions{Name: "db", SizeBytes: diskSize, NoPlaintext: true, EscrowKey: other}); !errors.Is(err, ErrInvalid) {
+		t.Errorf("across two KMSs: %v", err)
+	}
+	if list, damaged := s.List(); len(list)+len(damaged) > 0 {
+		t.Errorf("left: %v, %v", list, damaged)
+	}
+}
