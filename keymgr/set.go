@@ -170,17 +170,9 @@ func (s *Set) DescribeKey(ctx context.Context, uri string) (info KeyInfo, err er
 
 // call finds the KMS of a URI and calls it under the retry policy.
 func (s *Set) call(ctx context.Context, uri string, f func(KMS, URI) error) error {
-	u, err := ParseURI(uri)
+	m, u, err := s.find(uri)
 	if err != nil {
 		return err
-	}
-	m, ok := s.members[u.Scheme]
-	if !ok {
-		return &Error{
-			Code: CodeInvalid, Key: uri,
-			Hint: "known are: " + strings.Join(slices.Sorted(maps.Keys(s.members)), ", "),
-			Err:  fmt.Errorf("no KMS %q is configured: %w", u.Scheme, ErrInvalid),
-		}
 	}
 	return s.retry.Do(ctx, func() error {
 		k, err := m.get(ctx)
@@ -189,6 +181,23 @@ func (s *Set) call(ctx context.Context, uri string, f func(KMS, URI) error) erro
 		}
 		return f(k, u)
 	})
+}
+
+// find is the KMS that a URI names.
+func (s *Set) find(uri string) (*member, URI, error) {
+	u, err := ParseURI(uri)
+	if err != nil {
+		return nil, u, err
+	}
+	m, ok := s.members[u.Scheme]
+	if !ok {
+		return nil, u, &Error{
+			Code: CodeInvalid, Key: uri,
+			Hint: "known are: " + strings.Join(slices.Sorted(maps.Keys(s.members)), ", "),
+			Err:  fmt.Errorf("no KMS %q is configured: %w", u.Scheme, ErrInvalid),
+		}
+	}
+	return m, u, nil
 }
 
 // get opens the KMS unless it is open. A failure is not remembered.

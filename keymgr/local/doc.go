@@ -59,6 +59,9 @@
 // end of the log too. A damaged log does not stop the KMS; a log that is longer than
 // the index says does: the index was put back.
 //
+// Usable is the one call that is not recorded: brokers look at the keys of their disks
+// with it, again and again, and what changes an answer is recorded already.
+//
 // The last records stand in the index too, which is synced with every call: the record
 // of a change is stored with it, all or nothing, and what a crash tears off the log is
 // mended. A call that changes nothing costs one synced file. The log is synced when
