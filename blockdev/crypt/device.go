@@ -2,6 +2,7 @@ package crypt
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/bounce"
@@ -38,7 +39,11 @@ type Options struct {
 }
 
 // Device is an encrypted block device.
-type Device struct{ layer *bounce.Device }
+type Device struct {
+	layer     *bounce.Device
+	transform *transform
+	locked    atomic.Bool
+}
 
 // New makes a layer over lower that encrypts with x. The layer owns lower from now
 // on: its Close closes it. x stays the caller's and has to outlive the layer. On an
@@ -59,7 +64,8 @@ func newDevice(lower blockdev.Device, x *cipher.XTS, opts Options, cfg bounce.Co
 	if opts.Discard > DiscardIgnore || opts.Zeroes > ZeroesUnmap {
 		return nil, fmt.Errorf("make encrypted device: %w", ErrPolicy)
 	}
-	cfg.Transform, cfg.Unit = &transform{x, unit}, unit
+	t := &transform{x, unit}
+	cfg.Transform, cfg.Unit = t, unit
 	cfg.Discard, cfg.WriteZeroes = bounce.Pass, bounce.Store
 	if opts.Discard == DiscardIgnore {
 		cfg.Discard = bounce.Ignore
@@ -71,7 +77,7 @@ func newDevice(lower blockdev.Device, x *cipher.XTS, opts Options, cfg bounce.Co
 	if err != nil {
 		return nil, fmt.Errorf("make encrypted device: %w", err)
 	}
-	return &Device{layer}, nil
+	return &Device{layer: layer, transform: t}, nil
 }
 
 // Info is that of the lower device, in blocks of at least one data unit.
@@ -80,6 +86,9 @@ func (d *Device) Info() blockdev.Info { return d.layer.Info() }
 // OpenQueue opens a queue of the lower device and the bounce memory over it. It is
 // called on the goroutine that is going to use the queue.
 func (d *Device) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
+	if d.locked.Load() {
+		return newLockedQueue(cfg), nil
+	}
 	cipher.Scrub() // for Interrupted
 	return d.layer.OpenQueue(cfg)
 }

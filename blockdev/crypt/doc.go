@@ -51,10 +51,17 @@
 // a data unit whose bytes lie in several buffers, and a read's buffers get
 // plaintext only.
 //
+// # Locking
+//
+// [Device.Lock] takes the cipher away, whose owner can wipe it then. A queue that is
+// opened afterwards fails every request with [ErrLocked], flushes too; those that are
+// opened after [Device.Unlock] work. No queue may be open for either: a queue that works
+// never looks whether it has a cipher.
+//
 // # Threading and failure
 //
-// As package blockdev says. All queues share the cipher, which does not change. It
-// stays the caller's, who destroys it after Close. A request fails with the error of
+// As package blockdev says. All queues share the cipher, which does not change while any
+// is open. It stays the caller's, who destroys it after Close or Lock. A request fails with the error of
 // the lower device; what it has then written or read is undefined, but never
 // plaintext below or ciphertext above.
 //
