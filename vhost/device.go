@@ -30,6 +30,18 @@ type Resting interface {
 	Rest()
 }
 
+// Pausing is a Device that may have to stop for a while. While it is paused no ring has a
+// worker and no queue is open: requests stay in their avail rings, and messages of the
+// front-end are served as ever, so that it can stop, reset and migrate. Rings that would
+// start do so when the pause ends, and not before.
+type Pausing interface {
+	// Paused tells whether it is paused. OpenQueue fails with ErrPaused then.
+	Paused() bool
+	// WatchPause has changed called after each change, from any goroutine, until stop
+	// has returned.
+	WatchPause(changed func()) (stop func())
+}
+
 // Remembering is a Device with something that its driver set in the configuration space,
 // by SET_CONFIG, and that a front-end which reconnects to another back-end does not set
 // again. It is kept with the requests in flight.

@@ -36,6 +36,12 @@
 // session then sends a CONFIG_CHANGE_MSG over the back-end channel, without waiting:
 // not for room in the channel, and not for an answer.
 //
+// # Pause
+//
+// A device may have its rings stand still without the front-end's knowledge ([Pausing]):
+// the session drains and ends the workers, and starts them again later. That costs a
+// running worker nothing, not even a look at a flag.
+//
 // # Death
 //
 // The process may be killed at any moment. What its workers have taken and not returned

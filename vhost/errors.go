@@ -28,6 +28,9 @@ var (
 	ErrRingValue = errors.New("value is out of range for a ring")
 )
 
+// ErrPaused: the device opens no queue for now. The ring starts when it does.
+var ErrPaused = errors.New("device is paused")
+
 // ErrMemoryFault: guest memory vanished under an access (a truncated file).
 var ErrMemoryFault = errors.New("guest memory is gone: its file was truncated")
 

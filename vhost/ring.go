@@ -1,6 +1,7 @@
 package vhost
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 
@@ -30,6 +31,9 @@ import (
 //	             SET_VRING_ENABLE 0 (drains)                  │   requests stay in the   │
 //	                                                          │   avail ring             │
 //	                                                          └──────────────────────────┘
+//
+// While the device is paused ([Pausing]) a ring goes through the same states, and no ring
+// has a worker, as if each of them were disabled.
 //
 // A worker that starts looks at the avail ring before it sleeps, so a kick that
 // came while there was none is not lost. The session leaves the first kick in its
@@ -76,10 +80,15 @@ func (s *session) advance(r *ring) error {
 	if r.armed() && (r.kick == nil || r.served && s.table.Len() > 0) {
 		r.started, r.served = true, false
 	}
-	if !r.started || !r.enabled || r.worker != nil {
+	if !r.started || !r.enabled || r.worker != nil || !s.mayLaunch() {
 		return nil
 	}
-	if err := s.launch(r); err != nil {
+	err := s.launch(r)
+	if errors.Is(err, ErrPaused) { // since a moment ago
+		s.paused = true
+		return nil
+	}
+	if err != nil {
 		r.err.signal()
 		return fmt.Errorf("start ring %d: %w", r.index, err)
 	}

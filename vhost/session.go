@@ -40,6 +40,7 @@ type session struct {
 	region           *inflight.Region // nil for none
 	configured       bool             // by a SET_CONFIG of this session
 	rings            []ring
+	paused           bool      // no ring has a worker
 	backend          *notifier // the back-end channel, nil for none
 	dirtyLog         *dirtylog.Log
 	dirtyCall        *notifier // told of marks, or nil
@@ -50,7 +51,7 @@ type session struct {
 	polls   []unix.PollFd
 	waiting []*ring // the rings of polls, in their order
 
-	wake          *eventfd.FD // context, fault or change
+	wake          *eventfd.FD // context, fault, change or pause
 	configChanged atomic.Bool // and the front-end was not told
 
 	mu    sync.Mutex
@@ -101,9 +102,10 @@ func (s *session) run(ctx context.Context) error {
 		_ = s.wake.Signal()
 		_ = s.conn.SetDeadline(time.Unix(1, 0)) // a read or write under way ends
 	})
-	unwatch := s.watchConfig()
+	unwatch, unwatchPause := s.watchConfig(), s.watchPause()
 	err := s.serve(ctx)
 	unwatch()
+	unwatchPause()
 	if !stop() {
 		<-cancelled
 	}
@@ -120,6 +122,9 @@ func (s *session) serve(ctx context.Context) error {
 			return err
 		}
 		if err := s.failure(); err != nil {
+			return err
+		}
+		if err := s.obeyPause(); err != nil {
 			return err
 		}
 		s.announce()

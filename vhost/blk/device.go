@@ -68,6 +68,7 @@ type Device struct {
 	writeback atomic.Bool
 	counters  []counters // by queue
 	watchers  watchers
+	gate      gate
 }
 
 // memoWriteback of a memo: the write cache is on.
@@ -87,6 +88,7 @@ func New(dev blockdev.Device, o Options) (*Device, error) {
 	d := &Device{dev: dev, opts: o, readOnly: o.ReadOnly || dev.Info().ReadOnly, counters: make([]counters, o.NumQueues)}
 	copy(d.id[:], o.Serial)
 	d.writeback.Store(true)
+	d.gate.left.L = &d.gate.mu
 	return d, nil
 }
 
@@ -182,8 +184,12 @@ func (d *Device) Remember(memo uint16, known bool) {
 
 // OpenQueue opens a queue of the block device.
 func (d *Device) OpenQueue(c vhost.QueueConfig) (vhost.Queue, error) {
+	if err := d.gate.enter(); err != nil {
+		return nil, err
+	}
 	bq, err := d.dev.OpenQueue(blockdev.QueueConfig{Depth: c.Size})
 	if err != nil {
+		d.gate.leave()
 		return nil, err
 	}
 	return newQueue(d, bq, c), nil

@@ -30,6 +30,12 @@
 // did not negotiate FLUSH, or has turned the write cache off by CONFIG_WCE. That
 // setting outlives a session: a front-end that reconnects does not tell it again.
 //
+// # Pause
+//
+// [Device.Pause] drains and closes all queues, and keeps them closed until
+// [Device.Resume]: whatever the block device stands on can be exchanged meanwhile.
+// Requests wait in their rings, and a driver notices nothing but that they take long.
+//
 // # Threading
 //
 // A Device may be used from any goroutine. Its queues are owned by the workers of

@@ -239,4 +239,7 @@ func (q *queue) fail(s *slot) {
 func (q *queue) WaitFD() int { return q.bq.WaitFD() }
 
 // Close closes the block device's queue.
-func (q *queue) Close() error { return q.bq.Close() }
+func (q *queue) Close() error {
+	defer q.device.gate.leave()
+	return q.bq.Close()
+}

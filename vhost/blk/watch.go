@@ -6,17 +6,14 @@ import (
 	"sealblk/vhost"
 )
 
-// watchers are the sessions that want to know of a change of the configuration space.
+// watchers are the sessions that want to know of a change.
 type watchers struct {
 	mu   sync.Mutex
 	list map[*func()]struct{}
 }
 
-var _ vhost.ConfigWatched = (*Device)(nil)
-
-// WatchConfig implements [vhost.ConfigWatched].
-func (d *Device) WatchConfig(changed func()) (stop func()) {
-	w := &d.watchers
+// add has changed called with each tell, until stop has returned.
+func (w *watchers) add(changed func()) (stop func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.list == nil {
@@ -30,13 +27,19 @@ func (d *Device) WatchConfig(changed func()) (stop func()) {
 	}
 }
 
-// Resized tells the driver, by the sessions that there are, that the block device has
-// another capacity.
-func (d *Device) Resized() {
-	w := &d.watchers
+func (w *watchers) tell() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for changed := range w.list {
 		(*changed)()
 	}
 }
+
+var _ vhost.ConfigWatched = (*Device)(nil)
+
+// WatchConfig implements [vhost.ConfigWatched].
+func (d *Device) WatchConfig(changed func()) (stop func()) { return d.watchers.add(changed) }
+
+// Resized tells the driver, by the sessions that there are, that the block device has
+// another capacity.
+func (d *Device) Resized() { d.watchers.tell() }
