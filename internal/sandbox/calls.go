@@ -12,6 +12,8 @@ import (
 var allowed = []string{
 	// memory (those that could make code are in conditional)
 	"munmap", "madvise", "mremap", "mincore", "brk", "msync", "munlock",
+	// for a data key that comes back
+	"memfd_secret", "mlock",
 	// threads and time
 	"futex", "sched_yield", "sched_getaffinity", "getrlimit", "getpid", "gettid", "set_robust_list", "rseq", "sigaltstack",
 	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "restart_syscall", "nanosleep", "clock_nanosleep",

@@ -19,6 +19,7 @@ import (
 
 	"sealblk/internal/eventfd"
 	"sealblk/internal/uring"
+	"sealblk/keymgr/secret"
 )
 
 // threads is how many threads the helper starts before, and as many more after.
@@ -166,6 +167,7 @@ func possible(file *os.File) map[string]string {
 		"collect garbage":                  func() error { _ = make([]byte, 64<<20); runtime.GC(); debug.FreeOSMemory(); return nil },
 		"recover from a fault":             fault,
 		"wake another thread":              wake,
+		"locked memory for a key":          func() error { b, err := secret.New(64); b.Destroy(); return err },
 	} {
 		m[what] = text(try())
 	}
