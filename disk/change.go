@@ -8,17 +8,20 @@ import (
 
 // Settings of a disk that can be changed while it exists. Empty ones stay as they are.
 type Settings struct {
-	Discard DiscardPolicy
-	Zeroes  ZeroesPolicy
+	Discard   DiscardPolicy
+	Zeroes    ZeroesPolicy
+	OnKeyLoss KeyLossPolicy
 }
 
-// Set changes settings, which the next export of the disk goes by. It may be in use.
-func (c *Catalogue) Set(ctx context.Context, name string, s Settings) (Record, error) {
-	r, _, err := c.change(ctx, name, func(r *Record) error {
+// Set changes settings, which the next export of the disk goes by. It may be exported,
+// which running tells: OnKeyLoss is a matter of the export that runs too, which is to be
+// told.
+func (c *Catalogue) Set(ctx context.Context, name string, s Settings) (r Record, running bool, err error) {
+	return c.change(ctx, name, func(r *Record) error {
 		r.Discard, r.Zeroes = orDefault(s.Discard, r.Discard), orDefault(s.Zeroes, r.Zeroes)
+		r.OnKeyLoss = orDefault(s.OnKeyLoss, r.OnKeyLoss)
 		return r.validate()
 	})
-	return r, err
 }
 
 // change alters the record of a disk, and what it says something of, while nobody else

@@ -30,6 +30,8 @@ type CreateOptions struct {
 	// Backend is a URI; empty is a new file under the state directory.
 	Backend string
 	Serial  string
+	// OnKeyLoss is for encrypted disks.
+	OnKeyLoss KeyLossPolicy
 }
 
 // Create makes a disk. Either it is there in the end, whole, or nothing is; a create
@@ -91,6 +93,7 @@ func (c *Catalogue) newRecord(o CreateOptions) (Record, error) {
 		SectorSize: orDefault(o.SectorSize, 512),
 		Category:   orDefault(o.Category, Cloud),
 		Role:       orDefault(o.Role, Data),
+		OnKeyLoss:  o.OnKeyLoss,
 		Created:    time.Now().UTC().Truncate(time.Second),
 	}
 	r.complete()

@@ -58,6 +58,13 @@
 // One key covers at most 2^44 blocks of 16 bytes (IEEE 1619-2025): a disk that is made,
 // resized or imported beyond that is refused. How many it covers is in token and record.
 //
+// # A key that is lost
+//
+// What becomes of a disk in use whose CMK cannot be used any more is [KeyLossPolicy]; who
+// serves the disk watches the CMK and acts. [Disk.Lock] wipes the data key, [Disk.Unlock]
+// unwraps it again from the header, which may name another CMK by then, with the same proof
+// as at the start. A locked disk fails all that is asked of it; it keeps its lock.
+//
 // # Concurrency
 //
 // What changes the header or the record of a disk that exists, its size among them,

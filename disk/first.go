@@ -24,22 +24,18 @@ import (
 // keyToOpen unwraps the key that a disk is opened with, and proves it, unless this is
 // the first time.
 func (c *Catalogue) keyToOpen(ctx context.Context, d *Disk, h *luks.Header, o OpenOptions) (*secret.Buffer, error) {
-	from := mainSlot
-	if o.UseEscrow {
-		from = escrowSlot
-	}
 	t, err := h.Token()
 	if err != nil {
 		return nil, err
 	}
 	if !h.DigestPending() {
-		return c.proven(ctx, d, h, t, from)
+		return c.proven(ctx, d, h, t, d.from)
 	}
 	if o.ReadOnly || o.Standby {
 		return nil, withHint(fmt.Errorf("the disk was never opened: %w", luks.ErrDigestPending),
 			"attach or export it once, to be read and written")
 	}
-	return c.decrypt(ctx, t, from)
+	return c.decrypt(ctx, t, d.from)
 }
 
 func (c *Catalogue) proven(ctx context.Context, d *Disk, h *luks.Header, t luks.Token, from slot) (*secret.Buffer, error) {

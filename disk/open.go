@@ -48,7 +48,9 @@ type Disk struct {
 	holds     atomic.Bool
 	lower     handover // the backing store, if it can be handed over
 	proof     proof
-	keys      *secret.Buffer
+	crypt     *crypt.Device  // nil for a plain disk
+	keys      *secret.Buffer // round keys; nil while it is locked
+	from      slot           // by which wrapping of the key it was opened
 }
 
 // Open locks a disk, unwraps and verifies its key, and builds its device stack.
@@ -146,6 +148,9 @@ func plain(lower blockdev.Device, r Record) (blockdev.Device, error) {
 
 func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, h *luks.Header, o OpenOptions) error {
 	d.Warnings = h.Warnings()
+	if o.UseEscrow {
+		d.from = escrowSlot
+	}
 	dk, err := c.keyToOpen(ctx, d, h, o)
 	if err != nil {
 		return fmt.Errorf("disk %s: %w", d.Record.Name, err)
@@ -159,7 +164,7 @@ func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, h *lu
 		err = c.bindDigest(&d.Record, h, dk)
 	}
 	if err == nil {
-		d.Device, err = d.encrypt(lower, dk, o)
+		err = d.encrypt(lower, dk, o)
 	}
 	if err != nil {
 		_ = lower.Close() // nothing was written
@@ -173,23 +178,31 @@ func (c *Catalogue) openEncrypted(ctx context.Context, d *Disk, b backend, h *lu
 	return d.remember(path, h)
 }
 
-// encrypt puts the encryption layer over the backing store. The round keys go into
-// locked memory, which Close wipes.
-func (d *Disk) encrypt(lower blockdev.Device, dk *secret.Buffer, o OpenOptions) (_ blockdev.Device, err error) {
+// encrypt puts the encryption layer over the backing store.
+func (d *Disk) encrypt(lower blockdev.Device, dk *secret.Buffer, o OpenOptions) error {
+	x, err := d.expand(dk)
+	if err != nil {
+		return err
+	}
+	opts := d.Record.policies()
+	opts.HugePages = o.HugePages
+	if d.crypt, err = crypt.New(lower, x, opts); err == nil {
+		d.Device = d.crypt
+	}
+	return err
+}
+
+// expand makes the cipher of a data key. The round keys go into locked memory, which
+// Close and Lock wipe.
+func (d *Disk) expand(dk *secret.Buffer) (x *cipher.XTS, err error) {
 	if d.keys, err = secret.New(cipher.StateSize); err != nil {
 		return nil, err
 	}
-	var x *cipher.XTS
 	err = sigmask.Do(func() error {
 		x, err = cipher.NewXTSIn(d.keys.Bytes(), dk.Bytes(), d.Record.SectorSize)
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	opts := d.Record.policies()
-	opts.HugePages = o.HugePages
-	return crypt.New(lower, x, opts)
+	return x, err
 }
 
 func (r *Record) policies() (o crypt.Options) {
@@ -242,9 +255,7 @@ func (d *Disk) Close() error {
 	if d.Device != nil {
 		err = d.Device.Close()
 	}
-	if d.keys != nil {
-		d.keys.Destroy()
-	}
+	d.keys.Destroy()
 	if d.proof.file != nil {
 		d.proof.file.Close()
 	}

@@ -53,6 +53,20 @@ const (
 	ZeroesUnmap ZeroesPolicy = "unmap"
 )
 
+// KeyLossPolicy says what becomes of an encrypted disk that is in use when its CMK can
+// no longer be used: disabled, to be deleted, without material, out of reach by policy.
+type KeyLossPolicy string
+
+const (
+	// KeyLossKeep goes on: the next export fails.
+	KeyLossKeep KeyLossPolicy = "keep"
+	// KeyLossPause wipes the key and lets the guest wait until the CMK is back.
+	KeyLossPause KeyLossPolicy = "pause"
+	// KeyLossDetach wipes the key after a while and fails what the guest asks for, for
+	// good.
+	KeyLossDetach KeyLossPolicy = "detach"
+)
+
 const recordFormat = 1
 
 // serialSize is the length of a virtio-blk serial number (virtio 1.2, 5.2.6.1:
@@ -101,6 +115,9 @@ type Record struct {
 	// Discard and Zeroes are missing in records of old: the defaults are meant.
 	Discard DiscardPolicy `json:"discard"`
 	Zeroes  ZeroesPolicy  `json:"zeroes"`
+	// OnKeyLoss is missing in records of old: the default is meant. A plain disk has no
+	// other.
+	OnKeyLoss KeyLossPolicy `json:"on_key_loss"`
 	// GrowingTo is the size that a resize under way, or interrupted, is about to give
 	// the disk; 0 for none.
 	GrowingTo int64 `json:"growing_to,omitempty"`
@@ -113,6 +130,7 @@ func (r *Record) complete() {
 	if r.Encrypted {
 		r.KeyScopeBlocks = max(r.KeyScopeBlocks, r.SizeBytes/luks.BlockSize)
 	}
+	r.OnKeyLoss = orDefault(r.OnKeyLoss, KeyLossKeep)
 }
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
@@ -215,6 +233,12 @@ func (r *Record) validateShape() error {
 	}
 	if r.Zeroes != ZeroesWrite && r.Zeroes != ZeroesUnmap {
 		return withHint(fmt.Errorf("%w: zeroes %q", ErrInvalid, r.Zeroes), "use write or unmap")
+	}
+	if err := r.OnKeyLoss.Check(); err != nil {
+		return err
+	}
+	if !r.Encrypted && r.OnKeyLoss != KeyLossKeep {
+		return withHint(fmt.Errorf("%w: there is no key to lose", ErrNotEncrypted), "leave --on-key-loss out")
 	}
 	if len(r.Serial) > serialSize || !printable(r.Serial) {
 		return withHint(fmt.Errorf("%w: serial %q", ErrInvalid, r.Serial), "use at most 20 printable ASCII characters")

@@ -15,7 +15,7 @@ func goodRecord() Record {
 		Format: 1, Name: "db", ID: "d-0123456789abcdef01", Lineage: "d-0123456789abcdef01",
 		SizeBytes: 1 << 20, Encrypted: true, KeyID: "k", KeyURI: "local:k", KeyVersion: "1", KeyScopeBlocks: 1 << 16, SectorSize: 512,
 		Category: Cloud, Role: Data, Serial: "s", Backend: "file:/x/db.img",
-		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Discard: DiscardUnmap, Zeroes: ZeroesWrite,
+		Created: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Discard: DiscardUnmap, Zeroes: ZeroesWrite, OnKeyLoss: KeyLossKeep,
 	}
 }
 
@@ -46,6 +46,7 @@ func TestRecordRefuses(t *testing.T) {
 		"an encrypted local disk":    func(r *Record) { r.Category = Local },
 		"an unknown discard":         func(r *Record) { r.Discard = "keep" },
 		"an unknown zeroes":          func(r *Record) { r.Zeroes = "ignore" },
+		"an unknown key loss policy": func(r *Record) { r.OnKeyLoss = "panic" },
 		"an unknown role":            func(r *Record) { r.Role = "boot" },
 		"a long serial":              func(r *Record) { r.Serial = strings.Repeat("s", 21) },
 		"a serial with a newline":    func(r *Record) { r.Serial = "a\nb" },

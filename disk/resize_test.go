@@ -212,7 +212,7 @@ func TestSettings(t *testing.T) {
 			t.Run(name+" "+string(x.set.Discard+" ")+string(x.set.Zeroes), func(t *testing.T) {
 				c := newCatalogue(t)
 				r := mustCreate(t, c, o)
-				got, err := c.Set(t.Context(), "db", x.set)
+				got, _, err := c.Set(t.Context(), "db", x.set)
 				if err != nil || got.Discard == "" || got.Zeroes == "" {
 					t.Fatalf("%+v, %v", got, err)
 				}
@@ -246,8 +246,8 @@ func TestSettings(t *testing.T) {
 func TestSetRefuses(t *testing.T) {
 	c := newCatalogue(t)
 	mustCreate(t, c, CreateOptions{Name: "db"})
-	for _, s := range []Settings{{Discard: "x"}, {Zeroes: "x"}} {
-		if _, err := c.Set(t.Context(), "db", s); !errors.Is(err, ErrInvalid) {
+	for _, s := range []Settings{{Discard: "x"}, {Zeroes: "x"}, {OnKeyLoss: "x"}} {
+		if _, _, err := c.Set(t.Context(), "db", s); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%+v: %v", s, err)
 		}
 	}
@@ -257,9 +257,9 @@ func TestSetRefuses(t *testing.T) {
 // before the key scope covers the disk.
 func TestOldRecord(t *testing.T) {
 	r := goodRecord()
-	text := strings.NewReplacer(",\n  \"discard\": \"unmap\"", "", ",\n  \"zeroes\": \"write\"", "").Replace(string(r.encode()))
+	text := strings.NewReplacer(",\n  \"discard\": \"unmap\"", "", ",\n  \"zeroes\": \"write\"", "", ",\n  \"on_key_loss\": \"keep\"", "").Replace(string(r.encode()))
 	text = strings.Replace(text, ",\n  \"key_scope_blocks\": 65536", "", 1)
-	if strings.Contains(text, "discard") || strings.Contains(text, "zeroes") || strings.Contains(text, "scope") {
+	if strings.Contains(text, "discard") || strings.Contains(text, "zeroes") || strings.Contains(text, "scope") || strings.Contains(text, "on_key_loss") {
 		t.Fatal(text)
 	}
 	got, err := parseRecord([]byte(text))

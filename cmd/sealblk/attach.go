@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	"github.com/urfave/cli/v2"
 
 	"sealblk/daemon/attach"
@@ -17,13 +19,21 @@ func (a *app) diskAttachCommand() *cli.Command {
 			&cli.StringFlag{Name: "bus", Usage: "`ID` of the PCI bus to plug into (default: the first free hot-plug slot)"},
 			&cli.IntFlag{Name: "bootindex", Usage: "place `N` in the firmware's boot order"},
 			&cli.BoolFlag{Name: "use-escrow", Usage: "have the export that is started open the disk by its key in escrow; recorded"},
+			keyDeadlineFlag(attachKeyDeadline),
 		},
 		Action: a.onDisks(a.diskAttach, "NAME", "--qmp"),
 	}
 }
 
+// attachKeyDeadline is how long a person waits for a KMS that does not answer.
+const attachKeyDeadline = 30 * time.Second
+
 func (a *app) diskAttach(c *cli.Context, disks *disk.Catalogue, args []string) (err error) {
 	o := attach.Options{Disk: args[0], QMP: c.String("qmp"), ID: c.String("id"), Bus: c.String("bus"), UseEscrow: c.Bool("use-escrow")}
+	o.KeyDeadline = c.Duration("key-deadline")
+	if err := checkKeyDeadline(o.KeyDeadline); err != nil {
+		return err
+	}
 	if c.IsSet("bootindex") {
 		n := c.Int("bootindex")
 		o.BootIndex = &n

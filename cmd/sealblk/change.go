@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"sealblk/daemon/resize"
+	"sealblk/daemon/settings"
 	"sealblk/disk"
 )
 
@@ -36,19 +37,28 @@ func (a *app) diskSetCommand() *cli.Command {
 			"disk for as ciphertext, which other software reads as zeros too; unmap gives back their\n" +
 			"space, if the guest allows it, and they are zeros through this program only. --escrow-key\n" +
 			"has a second key wrap the data key too, for when the disk's own is lost; none ends that.\n" +
-			"The key in escrow opens the disk for who says --use-escrow.",
+			"The key in escrow opens the disk for who says --use-escrow.\n" +
+			"--on-key-loss is for an encrypted disk in use whose key is disabled, deleted or closed to\n" +
+			"the disk service: keep goes on, and the next export fails; pause wipes the data key and\n" +
+			"lets the guest wait until the key is back; detach wipes it after a while and fails the\n" +
+			"guest's I/O. It counts for an export that runs, too.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "discard", Usage: "`POLICY`: unmap or ignore"},
 			&cli.StringFlag{Name: "zeroes", Usage: "`POLICY`: write or unmap"},
 			&cli.StringFlag{Name: "escrow-key", Usage: "`KEY` that wraps the data key too, or none; at once"},
+			keyLossFlag(""),
 		},
 		Action: a.onDisks(a.diskSet, "NAME"),
 	}
 }
 
+func keyLossFlag(value string) cli.Flag {
+	return &cli.StringFlag{Name: "on-key-loss", Usage: "`POLICY` for a disk in use whose key is lost: keep, pause or detach", Value: value}
+}
+
 func (a *app) diskSet(c *cli.Context, disks *disk.Catalogue, args []string) error {
 	asked := 0
-	for _, name := range []string{"discard", "zeroes", "escrow-key"} {
+	for _, name := range []string{"discard", "zeroes", "escrow-key", "on-key-loss"} {
 		if !c.IsSet(name) {
 			continue
 		}
@@ -68,11 +78,13 @@ func (a *app) diskSet(c *cli.Context, disks *disk.Catalogue, args []string) erro
 			return err
 		}
 	}
-	r, err := disks.Set(c.Context, args[0], disk.Settings{
+	r, err := settings.Set(c.Context, disks, args[0], disk.Settings{
 		Discard: disk.DiscardPolicy(c.String("discard")), Zeroes: disk.ZeroesPolicy(c.String("zeroes")),
+		OnKeyLoss: disk.KeyLossPolicy(c.String("on-key-loss")),
 	})
 	if err != nil {
 		return err
 	}
-	return a.printer(c).done(viewOf(disks, r), "disk %s: discard %s, zeroes %s, from its next export on; key in escrow: %s", r.Name, r.Discard, r.Zeroes, orDash(r.EscrowKeyURI))
+	return a.printer(c).done(viewOf(disks, r), "disk %s: discard %s, zeroes %s, from its next export on; %s when its key is lost; key in escrow: %s",
+		r.Name, r.Discard, r.Zeroes, r.OnKeyLoss, orDash(r.EscrowKeyURI))
 }

@@ -5,8 +5,13 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"sealblk/daemon/broker"
+	"sealblk/daemon/worker"
+	"sealblk/keymgr"
 )
 
 // config is the configuration file. What it does not say has a default; what the
@@ -27,11 +32,21 @@ type config struct {
 		User string `toml:"user"`
 		// Sandbox is "on", the default, or "off" for debugging.
 		Sandbox string `toml:"sandbox"`
+		// KeyDeadline is how long an export waits for a KMS that does not answer.
+		KeyDeadline time.Duration `toml:"key_deadline"`
+		// KeyCheckInterval is how often a KMS is asked for the state of a disk's key that
+		// does not tell of changes by itself, as the embedded one does.
+		KeyCheckInterval time.Duration `toml:"key_check_interval"`
+		// KeyLossGrace is how long a disk whose key is lost is served before its I/O fails,
+		// if it is to be detached then.
+		KeyLossGrace time.Duration `toml:"key_loss_grace"`
 	} `toml:"worker"`
 }
 
 func loadConfig(path string) (config, error) {
 	var c config
+	c.Worker.KeyDeadline, c.Worker.KeyCheckInterval = keymgr.PatientRetry.Silence, broker.DefaultInterval
+	c.Worker.KeyLossGrace = worker.DefaultLossGrace
 	if path == "" {
 		return c, nil
 	}
@@ -52,5 +67,22 @@ func loadConfig(path string) (config, error) {
 	if s := c.Worker.Sandbox; s != "" && s != "on" && s != "off" {
 		return c, fmt.Errorf("configuration %s: worker.sandbox %q: use on or off", path, s)
 	}
-	return c, nil
+	return c, c.checkTimes(path)
+}
+
+func (c *config) checkTimes(path string) error {
+	for _, t := range []struct {
+		name        string
+		value       time.Duration
+		least, most time.Duration
+	}{
+		{"key_deadline", c.Worker.KeyDeadline, time.Second, time.Hour},
+		{"key_check_interval", c.Worker.KeyCheckInterval, time.Second, time.Hour},
+		{"key_loss_grace", c.Worker.KeyLossGrace, 0, 24 * time.Hour},
+	} {
+		if t.value < t.least || t.value > t.most {
+			return fmt.Errorf("configuration %s: worker.%s %v: use %v to %v", path, t.name, t.value, t.least, t.most)
+		}
+	}
+	return nil
 }

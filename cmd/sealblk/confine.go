@@ -1,18 +1,22 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"sealblk/daemon/broker"
 	"sealblk/daemon/worker"
+	"sealblk/disk"
 	"sealblk/internal/linkname"
 	"sealblk/internal/sandbox"
+	"sealblk/keymgr"
 	"sealblk/keymgr/local"
 )
 
@@ -22,36 +26,87 @@ const brokerName = "broker"
 // ownProgram is this program, also after its file was replaced by another version.
 const ownProgram = "/proc/self/exe"
 
-// broker makes the client of the privileged process that an export starts.
-func (a *app) broker(c *cli.Context) (*broker.Client, error) {
+// broker makes the client of the privileged process that an export starts. name is the
+// disk's, empty for a file that is not in the catalogue.
+func (a *app) broker(c *cli.Context, name string, config config) (*broker.Client, error) {
 	command, err := ownCommand(c, stateDir(c))
 	if err != nil {
 		return nil, err
 	}
 	command[0] = os.Args[0]
-	return broker.New(ownProgram, append(command, brokerName), a.logger(c)), nil
+	command = append(command, brokerName, "--key-deadline", keyDeadline(c, config).String())
+	if name != "" {
+		command = append(command, name)
+	}
+	return broker.New(ownProgram, command, a.logger(c)), nil
 }
 
 func (a *app) brokerCommand() *cli.Command {
 	return &cli.Command{
-		Name: brokerName, Usage: "the privileged process of an export, which starts it", Hidden: true,
-		Action: func(c *cli.Context) error {
-			if _, err := arguments(c); err != nil {
-				return err
-			}
-			// These are for the export, with which the broker ends.
-			signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
-			config, err := loadConfig(c.String("config"))
-			if err != nil {
-				return err
-			}
-			guardSelf(config)
-			keys, err := a.keys(c, local.DiskService)
-			if err != nil {
-				return err
-			}
-			return errors.Join(broker.Serve(context.WithoutCancel(c.Context), keys), keys.Close())
-		},
+		Name: brokerName, Usage: "the privileged process of an export, which starts it", ArgsUsage: "[NAME]", Hidden: true,
+		Flags:  []cli.Flag{keyDeadlineFlag(0)},
+		Action: a.serveBroker,
+	}
+}
+
+func (a *app) serveBroker(c *cli.Context) error {
+	var names []string
+	if c.Args().Present() {
+		names = []string{"NAME"}
+	}
+	args, err := arguments(c, names...)
+	if err != nil {
+		return err
+	}
+	// These are for the export, with which the broker ends.
+	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+	config, err := loadConfig(c.String("config"))
+	if err != nil {
+		return err
+	}
+	guardSelf(config)
+	retry := keymgr.PatientRetry
+	retry.Silence = keyDeadline(c, config)
+	keys, err := a.keysWith(c, local.DiskService, retry)
+	if err != nil {
+		return err
+	}
+	o := broker.Options{Deadline: retry.Patience + 2*retry.Silence, Interval: config.Worker.KeyCheckInterval}
+	if len(args) > 0 {
+		o.KeyURI = recordedKey(stateDir(c), args[0])
+	}
+	return errors.Join(broker.Serve(context.WithoutCancel(c.Context), keys, o), keys.Close())
+}
+
+// keyDeadlineFlag bounds the wait for a KMS that does not answer.
+func keyDeadlineFlag(value time.Duration) cli.Flag {
+	f := &cli.DurationFlag{Name: "key-deadline", Usage: "longest `TIME` to wait for a KMS that does not answer", Value: value}
+	if value == 0 {
+		f.DefaultText = "worker.key_deadline of the configuration"
+	}
+	return f
+}
+
+func checkKeyDeadline(d time.Duration) error {
+	if d < time.Second || d > time.Hour {
+		return usagef("--key-deadline %v: use 1s to 1h", d)
+	}
+	return nil
+}
+
+func keyDeadline(c *cli.Context, config config) time.Duration {
+	return cmp.Or(c.Duration("key-deadline"), config.Worker.KeyDeadline)
+}
+
+// recordedKey reads which CMK the record of a disk names.
+func recordedKey(stateDir, name string) func() (string, error) {
+	return func() (string, error) {
+		disks, err := disk.OpenCatalogue(stateDir, nil)
+		if err != nil {
+			return "", err
+		}
+		r, err := disks.Get(name)
+		return r.KeyURI, err
 	}
 }
 

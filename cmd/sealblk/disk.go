@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"sealblk/blockdev/luks"
+	"sealblk/daemon/control"
 	"sealblk/disk"
 	"sealblk/keymgr/local"
 )
@@ -77,6 +79,7 @@ func (a *app) diskCreateCommand() *cli.Command {
 			&cli.IntFlag{Name: "sector-size", Usage: "logical block and encryption unit, `BYTES`: 512 or 4096", Value: 512},
 			&cli.StringFlag{Name: "backend", Usage: "`URI` of the backing store, file:PATH (default: a file in the state directory)"},
 			&cli.StringFlag{Name: "serial", Usage: "serial number `S` that the guest sees, at most 20 characters (default: the disk's id)"},
+			keyLossFlag(string(disk.KeyLossKeep)),
 		},
 		Action: a.onDisks(a.diskCreate, "NAME", "--size"),
 	}
@@ -97,6 +100,7 @@ func (a *app) diskCreate(c *cli.Context, disks *disk.Catalogue, args []string) e
 		EscrowKey: c.String("escrow-key"), NoPlaintext: c.Bool("no-plaintext"),
 		Role: disk.Role(c.String("role")), Category: disk.Category(c.String("category")),
 		SectorSize: c.Int("sector-size"), Backend: c.String("backend"), Serial: c.String("serial"),
+		OnKeyLoss: disk.KeyLossPolicy(c.String("on-key-loss")),
 	})
 	if err != nil {
 		return err
@@ -117,6 +121,20 @@ type diskView struct {
 	Path       string `json:"path"`
 	State      string `json:"state"`
 	SocketPath string `json:"socket_path"`
+	// KeyState and IOState of the export that runs, if it was asked.
+	KeyState string `json:"key_state,omitempty"`
+	IOState  string `json:"io_state,omitempty"`
+}
+
+// ask completes a view with what the disk's export says of itself. One that does not
+// answer is no reason not to show the disk.
+func (v *diskView) ask(ctx context.Context, c *disk.Catalogue) {
+	if v.State == "available" {
+		return
+	}
+	if s, err := control.Dial(c.ControlPath(v.Name)).Status(ctx); err == nil {
+		v.KeyState, v.IOState = s.KeyState, s.IOState
+	}
 }
 
 func viewOf(c *disk.Catalogue, r disk.Record) diskView {
@@ -152,12 +170,14 @@ func (a *app) diskShow(c *cli.Context, disks *disk.Catalogue, args []string) err
 		return err
 	}
 	v := viewOf(disks, disks.Current(r))
+	v.ask(c.Context, disks)
 	return a.printer(c).value(v, [][2]string{
 		{"name", v.Name}, {"id", v.ID}, {"size", formatSize(v.SizeBytes)}, {"encrypted", yesNo(v.Encrypted)},
 		{"key", orDash(v.KeyURI)}, {"key version", orDash(v.KeyVersion)}, {"key in escrow", orDash(v.EscrowKeyURI)},
 		{"key scope", keyScope(v.Record)}, {"digest", digestState(v.Record)}, {"sector size", strconv.Itoa(v.SectorSize)}, {"category", string(v.Category)},
 		{"role", string(v.Role)}, {"serial", v.Serial}, {"path", v.Path}, {"state", v.State},
-		{"discard", string(v.Discard)}, {"zeroes", string(v.Zeroes)},
+		{"discard", string(v.Discard)}, {"zeroes", string(v.Zeroes)}, {"on key loss", string(v.OnKeyLoss)},
+		{"key state", orDash(v.KeyState)}, {"i/o", orDash(v.IOState)},
 		{"socket", orDash(v.SocketPath)}, {"created", v.Created.Format("2006-01-02 15:04:05 MST")},
 	})
 }

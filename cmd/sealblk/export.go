@@ -41,6 +41,7 @@ func (a *app) exportCommand() *cli.Command {
 			&cli.StringFlag{Name: "io-engine", Usage: "how files are read and written: auto, uring, threads, or inline (for files in memory)", Value: "auto"},
 			&cli.BoolFlag{Name: "huge-pages", Usage: "put bounce memory in huge pages, 2 MiB each: some of the kernel's pool for each queue, if it has enough"},
 			&cli.DurationFlag{Name: "poll-max", Usage: "longest `TIME` to look for requests before a queue's thread sleeps; 0 saves processor time", Value: vhost.DefaultPollMax},
+			keyDeadlineFlag(0),
 			&cli.BoolFlag{Name: "print-capabilities", Usage: "print what this back-end can do, as JSON, and exit"},
 		},
 		Action: a.export,
@@ -60,7 +61,7 @@ func (a *app) export(c *cli.Context) error {
 		return err
 	}
 	// Its keys are unwrapped in another process: no KMS is in the memory of this one.
-	assistant, err := a.broker(c)
+	assistant, err := a.broker(c, o.Disk, config)
 	if err != nil {
 		return err
 	}
@@ -81,6 +82,7 @@ func (a *app) export(c *cli.Context) error {
 	o.Log = a.logger(c)
 	o.Ready = func(s control.Status) { a.ready(s); notify.ready() }
 	o.Confine = confine(assistant, config)
+	o.WatchKey, o.LossGrace = assistant.Watch, config.Worker.KeyLossGrace
 	return worker.Run(c.Context, catalogue, o)
 }
 
@@ -112,6 +114,11 @@ func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
 	}
 	if o.PollMax < 0 || o.PollMax > time.Millisecond {
 		return o, usagef("--poll-max %v: use 0s to 1ms", o.PollMax)
+	}
+	if c.IsSet("key-deadline") {
+		if err := checkKeyDeadline(c.Duration("key-deadline")); err != nil {
+			return o, err
+		}
 	}
 	if o.NumQueues < 1 || o.NumQueues > 16 {
 		return o, usagef("--num-queues %d: use 1 to 16", o.NumQueues)

@@ -14,12 +14,16 @@ import (
 // keys is every KMS that the configuration knows, as a principal uses them. Each is
 // opened when a key of it is first needed.
 func (a *app) keys(c *cli.Context, principal string) (*keymgr.Set, error) {
+	return a.keysWith(c, principal, keymgr.DefaultRetry)
+}
+
+func (a *app) keysWith(c *cli.Context, principal string, retry keymgr.Retry) (*keymgr.Set, error) {
 	config, err := loadConfig(c.String("config"))
 	if err != nil {
 		return nil, err
 	}
 	dir := stateDir(c)
-	return keymgr.NewSet(keymgr.DefaultRetry, map[string]keymgr.Opener{
+	return keymgr.NewSet(retry, map[string]keymgr.Opener{
 		keymgr.SchemeLocal: func(context.Context) (keymgr.KMS, error) { return openLocal(dir, config, principal) },
 	}), nil
 }

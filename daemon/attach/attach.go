@@ -46,6 +46,9 @@ type Options struct {
 	BootIndex *int
 	// UseEscrow has an export that is started open the disk by its key in escrow.
 	UseEscrow bool
+	// KeyDeadline is how long an export that is started waits for a KMS that does not
+	// answer; 0 leaves that to the export.
+	KeyDeadline time.Duration
 	// Program is the sealblk program that serves the disk when nobody does yet, with
 	// the global arguments it needs.
 	Program []string
@@ -194,7 +197,7 @@ func Detach(ctx context.Context, c *disk.Catalogue, name string) (Attachment, er
 		return Attachment{}, notAttached(c, name, err)
 	}
 	if err == nil {
-		err = a.end(ctx, c)
+		err = whyHeld(ctx, c, name, a.end(ctx, c))
 	}
 	if err == nil && a.Started {
 		err = stop(c, name, a.PID)

@@ -71,6 +71,9 @@ func start(ctx context.Context, c *disk.Catalogue, o Options) (*child, error) {
 	if o.UseEscrow {
 		args = append(args, "--use-escrow")
 	}
+	if o.KeyDeadline > 0 {
+		args = append(args, "--key-deadline", o.KeyDeadline.String())
+	}
 	cmd := exec.Command(o.Program[0], args...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	cmd.Env = append(os.Environ(), env)

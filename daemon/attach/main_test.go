@@ -22,6 +22,7 @@ import (
 	"sealblk/internal/leaktest"
 	"sealblk/keymgr"
 	"sealblk/keymgr/local"
+	"sealblk/keymgr/secret"
 	"sealblk/qmp"
 )
 
@@ -110,10 +111,28 @@ func program(dir, mode string) []string {
 	return []string{self, childMark, mode, dir}
 }
 
+// kmsDown is a file that is there while the KMS does not answer.
+func kmsDown(dir string) string { return filepath.Join(dir, "kms-down") }
+
+// frail is a KMS that is not always there.
+type frail struct {
+	*local.KMS
+	dir string
+}
+
+func (f frail) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context) (*secret.Buffer, error) {
+	if _, err := os.Stat(kmsDown(f.dir)); err == nil {
+		return nil, fmt.Errorf("dial kms.example: %w", keymgr.ErrUnreachable)
+	}
+	return f.KMS.Decrypt(ctx, w, ec)
+}
+
 func openCatalogue(dir string) (*disk.Catalogue, func(), error) {
-	keys := keymgr.NewSet(keymgr.DefaultRetry, map[string]keymgr.Opener{
+	retry := keymgr.Retry{Attempts: 5, Base: 20 * time.Millisecond, Max: 100 * time.Millisecond}
+	keys := keymgr.NewSet(retry, map[string]keymgr.Opener{
 		keymgr.SchemeLocal: func(context.Context) (keymgr.KMS, error) {
-			return local.Open(filepath.Join(dir, "kms"), local.Options{Principal: local.DiskService})
+			k, err := local.Open(filepath.Join(dir, "kms"), local.Options{Principal: local.DiskService})
+			return frail{k, dir}, err
 		},
 	})
 	c, err := disk.OpenCatalogue(dir, keys)

@@ -23,8 +23,9 @@ import (
 const brokerEnv = "BROKER_TEST"
 
 func TestMain(m *testing.M) {
+	againPause /= 10
 	if os.Getenv(brokerEnv) != "" {
-		if err := Serve(context.Background(), fakeKMS{}); err != nil {
+		if err := serveTest(os.Getenv(brokerEnv)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -269,6 +270,7 @@ func TestOnlyDecrypts(t *testing.T) {
 func FuzzRequests(f *testing.F) {
 	f.Add([]byte(`{"op":"decrypt","key":{"URI":"local:key","Version":"7","Blob":"b2s="},"context":{"sealblk:disk":"lineage"}}`))
 	f.Add([]byte(`{"op":"seal","files":["/nonexistent"]}{"op":"finish"}{"op":"seal"}`))
+	f.Add([]byte(`{"op":"watch"}{"op":"decrypt","key":{"URI":"","Version":"7","Blob":"b2s="},"context":{}}`))
 	f.Add([]byte(`{"op":null}[]`))
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		read, write, err := os.Pipe()
@@ -281,7 +283,12 @@ func FuzzRequests(f *testing.F) {
 			io.Reader
 			io.Writer
 		}{io.MultiReader(strings.NewReader(`{"op":"seal"}`), bytes.NewReader(stream)), &out}
-		serve(context.Background(), conn, write, fakeKMS{}) // it may fail, not more
+		states, statesIn, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer states.Close()
+		newServer(fakeKMS{}, Options{}, write, statesIn).serve(context.Background(), conn) // it may fail, not more
 		write.Close()
 		if key, err := io.ReadAll(read); err != nil || len(key) != 0 {
 			t.Errorf("a key of %d bytes came out: %v", len(key), err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -34,11 +35,14 @@ type Client struct {
 
 // process is a broker that runs.
 type process struct {
-	conn *os.File
-	keys *os.File
-	in   *json.Decoder
-	out  *json.Encoder
-	done chan struct{}
+	conn   *os.File
+	keys   *os.File
+	states *os.File
+	in     *json.Decoder
+	out    *json.Encoder
+	seq    uint64 // of the last request
+	done   chan struct{}
+	told   chan struct{} // closed when no state is reported any more; nil without a watch
 }
 
 var _ keymgr.KMS = (*Client)(nil)
@@ -59,19 +63,27 @@ func (c *Client) start() (*process, error) {
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
 	defer theirs.Close()
-	read, write, err := os.Pipe()
+	keys, keysIn, err := os.Pipe()
 	if err != nil {
 		ours.Close()
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
-	defer write.Close()
-	cmd := exec.Cmd{Path: c.path, Args: c.args, Stderr: os.Stderr, ExtraFiles: []*os.File{theirs, write}}
-	if err := cmd.Start(); err != nil {
+	defer keysIn.Close()
+	states, statesIn, err := os.Pipe()
+	if err != nil {
 		ours.Close()
-		read.Close()
+		keys.Close()
 		return nil, fmt.Errorf("start broker: %w", err)
 	}
-	p := &process{ours, read, json.NewDecoder(ours), json.NewEncoder(ours), make(chan struct{})}
+	defer statesIn.Close()
+	p := &process{
+		conn: ours, keys: keys, states: states,
+		in: json.NewDecoder(ours), out: json.NewEncoder(ours), done: make(chan struct{}),
+	}
+	cmd := exec.Cmd{Path: c.path, Args: c.args, Stderr: os.Stderr, ExtraFiles: []*os.File{theirs, keysIn, statesIn}}
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start broker: %w", err), p.closeFiles())
+	}
 	go func() {
 		defer close(p.done)
 		if err := cmd.Wait(); err != nil {
@@ -80,6 +92,10 @@ func (c *Client) start() (*process, error) {
 	}()
 	c.process = p
 	return p, nil
+}
+
+func (p *process) closeFiles() error {
+	return errors.Join(p.conn.Close(), p.keys.Close(), p.states.Close())
 }
 
 // sockets is a connected pair. Files of descriptors that do not block are served by
@@ -102,16 +118,16 @@ func (c *Client) call(ctx context.Context, r request) (*process, reply, error) {
 	return p, answer, err
 }
 
-// call fails at once when ctx ends; the broker is of no more use then.
+// call fails at once when ctx ends. What the broker says of that request later is for
+// the next call to pass over.
 func (p *process) call(ctx context.Context, r request) (reply, error) {
-	defer context.AfterFunc(ctx, func() { p.conn.SetDeadline(time.Unix(1, 0)) })() //nolint:errcheck // it is a socket
-	var answer reply
-	err := p.out.Encode(r)
-	if err == nil {
-		err = p.in.Decode(&answer)
-	}
+	p.seq++
+	r.Seq = p.seq
+	answer, err := p.exchange(ctx, r)
 	switch {
 	case err != nil && ctx.Err() != nil:
+		// The old ones keep their errors.
+		p.in, p.out = json.NewDecoder(io.MultiReader(p.in.Buffered(), p.conn)), json.NewEncoder(p.conn)
 		return answer, ctx.Err()
 	case err != nil:
 		return answer, fmt.Errorf("ask broker to %s: %w", r.Op, ErrGone)
@@ -119,6 +135,40 @@ func (p *process) call(ctx context.Context, r request) (reply, error) {
 		return answer, answer.Failure.unpack()
 	}
 	return answer, nil
+}
+
+func (p *process) exchange(ctx context.Context, r request) (answer reply, err error) {
+	if err := p.conn.SetDeadline(time.Time{}); err != nil {
+		return answer, err
+	}
+	expired := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(expired)
+		p.conn.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // it is a socket
+	})
+	defer func() {
+		if !stop() {
+			<-expired
+		}
+	}()
+	for err = p.out.Encode(r); err == nil; {
+		answer = reply{}
+		if err = p.in.Decode(&answer); err != nil || answer.Seq == r.Seq {
+			break
+		}
+		err = p.drop(answer)
+	}
+	return answer, err
+}
+
+// drop passes over the answer to a call that was given up.
+func (p *process) drop(answer reply) error {
+	if answer.KeySize == 0 {
+		return nil
+	}
+	dk, err := secret.ReadPipe(p.keys, answer.KeySize)
+	dk.Destroy()
+	return err
 }
 
 // Decrypt implements keymgr.KMS: the broker's KMS unwraps the key.
@@ -130,6 +180,40 @@ func (c *Client) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Con
 		return nil, err
 	}
 	return secret.ReadPipe(p.keys, answer.KeySize)
+}
+
+// Watch has report called with the state of the key that was unwrapped last, from one
+// goroutine, and again with each change: nil if it can be used, else an error that
+// [keymgr.IsLoss] tells from one that says nothing of the key, such as a KMS that does not
+// answer, or a broker that has gone. It ends with Close. Call it once, and not from report.
+func (c *Client) Watch(ctx context.Context, report func(error)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, _, err := c.call(ctx, request{Op: opWatch})
+	if err != nil {
+		return err
+	}
+	p.told = make(chan struct{})
+	go p.tell(report)
+	return nil
+}
+
+func (p *process) tell(report func(error)) {
+	defer close(p.told)
+	for in := json.NewDecoder(p.states); ; {
+		var s state
+		switch err := in.Decode(&s); {
+		case errors.Is(err, os.ErrClosed):
+			return
+		case err != nil:
+			report(fmt.Errorf("watch key: %w", ErrGone))
+			return
+		case s.Failure != nil:
+			report(s.Failure.unpack())
+		default:
+			report(nil)
+		}
+	}
 }
 
 // Seal tells the broker that the worker goes into its sandbox, which files to remove
@@ -180,7 +264,10 @@ func (c *Client) Close() error {
 		return nil
 	}
 	c.process = nil
-	err := errors.Join(p.conn.Close(), p.keys.Close())
+	err := p.closeFiles()
+	if p.told != nil {
+		<-p.told
+	}
 	select {
 	case <-p.done:
 		return err

@@ -5,8 +5,12 @@
 //	worker (sealblk export)                 broker (its child)
 //	  Decrypt   wrapped key, context   →      asks the KMS
 //	            data key               ←      through a pipe of its own, and wipes it
-//	  Seal      files and names        →      notes them; decrypts nothing any more
-//	  … goes into the sandbox, serves …
+//	  Seal      files and names        →      notes them; decrypts this disk's key only
+//	  … goes into the sandbox …
+//	  Watch                            →      looks at the disk's key from now on
+//	            usable, or why not     ←      and at each change, through another pipe
+//	  … serves; wipes the key, if the disk wants that when its CMK is lost …
+//	  Decrypt   as the first time      →      asks the KMS, for this disk only
 //	  Show                             →      puts the disk's names on the worker's files
 //	  Finish                           →      removes the files and names
 //	  … ends …                                ends with it
@@ -14,6 +18,28 @@
 // So the root key of the embedded KMS, a CMK or a credential is never in the address
 // space of the process that a guest talks to; and a worker that was broken into can
 // neither unwrap another disk's key nor remove other files than its own.
+//
+// # After the seal
+//
+// A sealed broker unwraps under the encryption context that it unwrapped under before, and
+// no other; it names the disk, and a KMS opens no wrapped key under another context than
+// its own. The CMK is that of before, or the one that the disk's record names now, if it
+// was wrapped anew: the record is not in the worker's reach, as the disk's header is. So
+// what comes out is the data key that the worker had, or nothing; and nothing once the CMK
+// is disabled. It asks at most once a second.
+//
+// # The watch
+//
+// What is told is the state of the disk's own key, and only that. A CMK is lost when it is
+// disabled, to be deleted, without material, not there, or closed to the disk service. A
+// KMS that does not answer, is throttled or is damaged says nothing of the key: that is
+// told too, as no loss. A caller whom the KMS refuses to tell the state of a key from the
+// start knows nothing of it; one who could see it, and is refused since, has lost it.
+//
+// A KMS that is [keymgr.Watchable] is looked at twice a second, by its stamp, which costs a
+// system call; the state is asked for when the stamp has changed, and now and then for what
+// time alone changes. Others are asked every Options.Interval, give or take half of it.
+// None of the looks at the embedded KMS is recorded there: see keymgr/local.
 //
 // # Which of the two dies first
 //

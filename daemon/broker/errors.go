@@ -11,7 +11,9 @@ var (
 	// ErrGone: the broker process has ended.
 	ErrGone = errors.New("the broker process has ended")
 	// ErrSealed: the request came after Seal.
-	ErrSealed = errors.New("the broker decrypts nothing after the worker is sealed")
+	ErrSealed = errors.New("the broker decrypts nothing but the disk's own key after the worker is sealed")
+	// errNoKey: nothing was unwrapped.
+	errNoKey = errors.New("there is no key to watch")
 	// errNotStarted: there is no worker at the other end.
 	errNotStarted = errors.New("sealblk export starts it, nobody else")
 	// errHangs: it has not ended in time.

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,30 +9,34 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sealblk/internal/linkname"
-	"sealblk/internal/sigmask"
 	"sealblk/keymgr"
-	"sealblk/keymgr/secret"
 )
 
 // The descriptors that the broker inherits.
 const (
 	requestFD = 3 // a stream socket: requests and replies
 	keyFD     = 4 // a pipe: data keys, from the broker to the worker
+	stateFD   = 5 // a pipe: states of the disk's key, from the broker to the worker
 )
 
 // Operations.
 const (
 	opDecrypt = "decrypt"
+	opWatch   = "watch"
 	opSeal    = "seal"
 	opShow    = "show"
 	opFinish  = "finish"
 )
 
 type request struct {
+	// Seq numbers the requests. One that comes while another is being served says that
+	// nobody waits for that any more.
+	Seq     uint64            `json:"seq"`
 	Op      string            `json:"op"`
 	Key     keymgr.WrappedKey `json:"key"`
 	Context keymgr.Context    `json:"context,omitempty"`
@@ -40,18 +45,47 @@ type request struct {
 }
 
 type reply struct {
+	Seq     uint64   `json:"seq"`
 	Failure *failure `json:"failure,omitempty"`
 	// KeySize is the number of bytes that stand in the pipe.
 	KeySize int `json:"key_size,omitempty"`
 }
 
+// Options of a broker. The zero Options are good.
+type Options struct {
+	// Deadline bounds the time that an unwrap may take, with all its attempts, for a KMS
+	// that does not keep to its context; 0 is DefaultDeadline.
+	Deadline time.Duration
+	// Interval is how often a KMS is asked for the state of the disk's key that does not
+	// tell of changes; 0 is DefaultInterval. The times are scattered, so that the brokers
+	// of many disks do not ask at once.
+	Interval time.Duration
+	// KeyURI reads from the disk's record which CMK wraps its data key; nil: always the
+	// same. It is trusted, unlike the header of the disk, which the worker can write.
+	KeyURI func() (string, error)
+}
+
+const (
+	// DefaultDeadline is longer than any policy of attempts.
+	DefaultDeadline = 15 * time.Minute
+	// DefaultInterval makes four calls a minute for each disk.
+	DefaultInterval = 15 * time.Second
+)
+
 // server is the broker of one worker.
 type server struct {
 	kms    keymgr.KMS
+	opts   Options
 	keys   *os.File
+	states *os.File
+	watch  *watch // nil until there is a disk's key to watch
+	disk   binding
+	again  time.Time // when a sealed worker may have its key unwrapped again
 	sealed bool
 	files  []ours
 	names  []linkname.Name
+
+	serving serving
 }
 
 // ours is a file to remove: the one that was at the path when the worker was sealed.
@@ -61,15 +95,21 @@ type ours struct {
 }
 
 // Serve answers the worker that started this process, until it ends.
-func Serve(ctx context.Context, kms keymgr.KMS) error {
-	if !isType(requestFD, unix.S_IFSOCK) || !isType(keyFD, unix.S_IFIFO) {
+func Serve(ctx context.Context, kms keymgr.KMS, o Options) error {
+	if !isType(requestFD, unix.S_IFSOCK) || !isType(keyFD, unix.S_IFIFO) || !isType(stateFD, unix.S_IFIFO) {
 		return fmt.Errorf("start broker: %w", errNotStarted)
 	}
 	requests := os.NewFile(requestFD, "requests")
-	keys := os.NewFile(keyFD, "keys")
+	keys, states := os.NewFile(keyFD, "keys"), os.NewFile(stateFD, "states")
 	defer requests.Close()
 	defer keys.Close()
-	return serve(ctx, requests, keys, kms)
+	return newServer(kms, o, keys, states).serve(ctx, requests)
+}
+
+func newServer(kms keymgr.KMS, o Options, keys, states *os.File) *server {
+	o.Deadline = cmp.Or(o.Deadline, DefaultDeadline)
+	o.Interval = cmp.Or(o.Interval, DefaultInterval)
+	return &server{kms: kms, opts: o, keys: keys, states: states}
 }
 
 // isType looks before a descriptor is taken over: in a process that was started
@@ -79,14 +119,14 @@ func isType(fd int, want uint32) bool {
 	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == want
 }
 
-func serve(ctx context.Context, conn io.ReadWriter, keys *os.File, kms keymgr.KMS) error {
+func (s *server) serve(ctx context.Context, conn io.ReadWriter) error {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &server{kms: kms, keys: keys}
+	defer s.end(cancel)
 	incoming, done := make(chan request), make(chan error, 1)
 	go func() { // reads on while a request is served, to see the worker's end at once
 		defer close(incoming)
 		defer cancel()
-		done <- receive(ctx, conn, incoming)
+		done <- s.receive(ctx, conn, incoming)
 	}()
 	out := json.NewEncoder(conn)
 	for r := range incoming {
@@ -98,13 +138,23 @@ func serve(ctx context.Context, conn io.ReadWriter, keys *os.File, kms keymgr.KM
 	return <-done
 }
 
-func receive(ctx context.Context, conn io.Reader, incoming chan<- request) error {
+// end ends what runs beside the requests.
+func (s *server) end(cancel func()) {
+	cancel()
+	s.states.Close()
+	if s.watch != nil {
+		<-s.watch.done
+	}
+}
+
+func (s *server) receive(ctx context.Context, conn io.Reader, incoming chan<- request) error {
 	in := json.NewDecoder(conn)
 	for {
 		var r request
 		if err := in.Decode(&r); err != nil {
 			return ended(err)
 		}
+		s.serving.giveUp()
 		select {
 		case incoming <- r:
 		case <-ctx.Done():
@@ -125,41 +175,29 @@ func ended(err error) error {
 func (s *server) handle(ctx context.Context, r request) reply {
 	size, err := s.do(ctx, r)
 	if err != nil {
-		return reply{Failure: pack(err)}
+		return reply{Seq: r.Seq, Failure: pack(err)}
 	}
-	return reply{KeySize: size}
+	return reply{Seq: r.Seq, KeySize: size}
 }
 
 func (s *server) do(ctx context.Context, r request) (keySize int, err error) {
 	switch {
 	case r.Op == opFinish:
 		return 0, s.finish()
+	case r.Op == opDecrypt:
+		return s.decrypt(ctx, r)
+	case r.Op == opWatch:
+		return 0, s.startWatch(ctx)
 	case s.sealed && r.Op == opShow:
 		return 0, s.show()
 	case s.sealed:
 		return 0, ErrSealed
-	case r.Op == opDecrypt:
-		return s.decrypt(ctx, r)
 	case r.Op == opSeal:
 		s.seal(r.Files)
 		s.names = r.Names
 		return 0, nil
 	}
 	return 0, fmt.Errorf("%w %q", errRequest, r.Op)
-}
-
-// decrypt puts the data key into the pipe, which has room for it, and wipes it.
-func (s *server) decrypt(ctx context.Context, r request) (int, error) {
-	var dk *secret.Buffer
-	err := sigmask.Do(func() (err error) {
-		dk, err = s.kms.Decrypt(ctx, r.Key, r.Context)
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	defer dk.Destroy()
-	return dk.Len(), dk.WritePipe(s.keys)
 }
 
 func (s *server) seal(files []string) {

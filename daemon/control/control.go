@@ -5,6 +5,7 @@
 //	GET  /v1/status   [Status]
 //	POST /v1/stop     drain and exit; answers when the export has begun to stop
 //	POST /v1/resize   [Resize]: take over a size that the disk has got, and tell the guest
+//	POST /v1/on-key-loss   [OnKeyLoss]: what to do when the disk's key is lost, from now on
 //
 // A request that fails is answered with a status of 400 or above and the error as text.
 package control
@@ -42,6 +43,12 @@ type Status struct {
 	SizeBytes int64    `json:"size_bytes"`
 	Warnings  []string `json:"warnings"`
 	Stats     Stats    `json:"stats"`
+	// KeyState is what is known of the disk's CMK (disk.KeyState), empty if nobody looks.
+	KeyState string `json:"key_state,omitempty"`
+	// OnKeyLoss is the policy that the export goes by, empty for a disk without a key.
+	OnKeyLoss string `json:"on_key_loss,omitempty"`
+	// IOState is one of IORunning, IOPaused, IOFailed.
+	IOState string `json:"io_state"`
 	// Sandbox says what of the sandbox is on.
 	Sandbox sandbox.Report `json:"sandbox"`
 }
@@ -56,6 +63,20 @@ type Stats struct {
 	ReadBytes   uint64 `json:"read_bytes"`
 	WriteBytes  uint64 `json:"write_bytes"`
 	Errors      uint64 `json:"errors"`
+}
+
+// What an export does with requests.
+const (
+	IORunning = "running"
+	// IOPaused: it leaves them where they are, and has no data key.
+	IOPaused = "paused"
+	// IOFailed: it fails them, and has no data key any more.
+	IOFailed = "failed"
+)
+
+// OnKeyLoss is the body of a change of that policy.
+type OnKeyLoss struct {
+	Policy string `json:"policy"`
 }
 
 // Resize is the body of a resize.
@@ -73,6 +94,8 @@ type Export interface {
 	Stop()
 	// Resize takes over a size that the backing store has already.
 	Resize(size int64) error
+	// SetOnKeyLoss takes another policy, or refuses one that is none.
+	SetOnKeyLoss(policy string) error
 }
 
 // Server answers requests on a control socket until it is closed.
@@ -91,7 +114,8 @@ func Serve(path string, e Export) (*Server, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, e.Status()) })
 	mux.HandleFunc("POST /v1/stop", func(w http.ResponseWriter, _ *http.Request) { e.Stop(); reply(w, e.Status()) })
-	mux.HandleFunc("POST /v1/resize", func(w http.ResponseWriter, r *http.Request) { resize(w, r, e) })
+	mux.HandleFunc("POST /v1/resize", change(e, func(b Resize) error { return e.Resize(b.SizeBytes) }))
+	mux.HandleFunc("POST /v1/on-key-loss", change(e, func(b OnKeyLoss) error { return e.SetOnKeyLoss(b.Policy) }))
 	s := &Server{socket: ln, http: http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
@@ -112,17 +136,20 @@ func (s *Server) Close() error {
 	return errors.Join(err, s.socket.Remove())
 }
 
-func resize(w http.ResponseWriter, r *http.Request, e Export) {
-	var body Resize
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+// change handles a request that has a body and changes something.
+func change[Body any](e Export, do func(Body) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var body Body
+		if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<10)).Decode(&body); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		if err := do(body); err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		reply(w, e.Status())
 	}
-	if err := e.Resize(body.SizeBytes); err != nil {
-		http.Error(w, err.Error(), http.StatusConflict)
-		return
-	}
-	reply(w, e.Status())
 }
 
 func reply(w http.ResponseWriter, v any) {
@@ -154,11 +181,20 @@ func (c *Client) Stop(ctx context.Context) error {
 
 // Resize tells the export that its disk has a new size, in bytes.
 func (c *Client) Resize(ctx context.Context, size int64) (Status, error) {
-	body, err := json.Marshal(Resize{SizeBytes: size})
+	return c.change(ctx, "/v1/resize", Resize{SizeBytes: size})
+}
+
+// SetOnKeyLoss tells the export what to do when the disk's key is lost.
+func (c *Client) SetOnKeyLoss(ctx context.Context, policy string) (Status, error) {
+	return c.change(ctx, "/v1/on-key-loss", OnKeyLoss{Policy: policy})
+}
+
+func (c *Client) change(ctx context.Context, path string, v any) (Status, error) {
+	body, err := json.Marshal(v)
 	if err != nil {
 		return Status{}, err
 	}
-	return c.call(ctx, http.MethodPost, "/v1/resize", body)
+	return c.call(ctx, http.MethodPost, path, body)
 }
 
 // callTimeout is how long an export may take to answer. Of what it is asked only a

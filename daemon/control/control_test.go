@@ -29,6 +29,13 @@ func (e *fakeExport) Resize(size int64) error {
 	return nil
 }
 
+func (e *fakeExport) SetOnKeyLoss(policy string) error {
+	if policy != "pause" {
+		return errors.New("no such policy")
+	}
+	return nil
+}
+
 func TestAsksAndStops(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ctl")
 	e := &fakeExport{}
@@ -45,6 +52,12 @@ func TestAsksAndStops(t *testing.T) {
 	}
 	if _, err := c.Resize(t.Context(), 7); err == nil || !strings.Contains(err.Error(), "whole number of sectors") {
 		t.Fatalf("why a resize failed is lost: %v", err)
+	}
+	if _, err := c.SetOnKeyLoss(t.Context(), "pause"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.SetOnKeyLoss(t.Context(), "panic"); err == nil || !strings.Contains(err.Error(), "no such policy") {
+		t.Fatalf("why a change of policy failed is lost: %v", err)
 	}
 	if e.stopped.Load() {
 		t.Fatal("asking stopped it")

@@ -70,7 +70,7 @@ func (s *socket) listen(path string) error {
 }
 
 func (s *socket) serve(ctx context.Context, e *export) error {
-	o := vhost.Options{Logger: e.opts.Log, Active: e.active.Store, PollMax: e.opts.PollMax}
+	o := vhost.Options{Logger: e.opts.Log, Active: e.setActive, PollMax: e.opts.PollMax}
 	if s.conn != nil {
 		return vhost.ServeConn(ctx, s.conn, served{e.blk, e}, o)
 	}

@@ -11,12 +11,17 @@
 // and takes it back when they start again, if it is still free. So there are never two
 // that write. A front-end that goes without stopping its rings changes nothing.
 //
+// While it serves an encrypted disk, somebody watches its CMK for it, and what becomes of
+// the disk when that is lost is its policy: see custody. The worker keeps no way to a data
+// key: it asks for it again when the CMK is back.
+//
 // One worker holds one data key, one backing store and one VM's memory. The caller
 // has made the process undumpable.
 package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -59,6 +64,13 @@ type Options struct {
 	// Confine, unless it is nil, takes from the process what it does not need any
 	// more. It is called once everything is open.
 	Confine Confine
+	// WatchKey, unless it is nil, has report called with the state of the key of an
+	// encrypted disk, and with each change of it: nil if the key can be
+	// used, else why not (disk.KeyStateOf). It is called once the worker is confined, and
+	// report is of no effect when the worker has ended.
+	WatchKey func(ctx context.Context, report func(error)) error
+	// LossGrace is how long a disk with the policy detach is served without its key.
+	LossGrace time.Duration
 	// Ready is called once, when a front-end can connect.
 	Ready func(control.Status)
 }
@@ -91,6 +103,7 @@ type export struct {
 	cancel    context.CancelFunc
 
 	confined Confined
+	custody  atomic.Pointer[custody] // nil: nobody watches a key
 }
 
 // Run serves until ctx is cancelled, or Stop is asked for on the control socket, or,
@@ -121,8 +134,15 @@ func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
 	if err := e.confine(ctx, c, s); err != nil {
 		return err
 	}
+	stop, err := e.startCustody(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	o.Ready(e.Status())
-	return s.serve(ctx, e)
+	err = s.serve(ctx, e)
+	stop()
+	return errors.Join(err, e.verdict())
 }
 
 // open builds the device stack and the virtio device on it.
@@ -196,6 +216,7 @@ func (e *export) Status() control.Status {
 		s.Warnings = append(s.Warnings, e.disk.Warnings...)
 	}
 	s.Warnings = append(s.Warnings, e.confined.Warnings...)
+	e.custodyStatus(&s)
 	return s
 }
 

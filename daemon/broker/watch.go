@@ -1,0 +1,146 @@
+package broker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"sealblk/keymgr"
+)
+
+// tick is how often a KMS is looked at that tells of changes by a stamp.
+const tick = 500 * time.Millisecond
+
+// watched is a KMS, as far as a watch goes.
+type watched interface {
+	DescribeKey(ctx context.Context, uri string) (keymgr.KeyInfo, error)
+}
+
+// state is what a worker is told of its disk's key: no failure if it is usable.
+type state struct {
+	Failure *failure `json:"failure,omitempty"`
+}
+
+// watch tells a worker of each change of the state of its disk's key.
+type watch struct {
+	kms      watched
+	key      func() string // the URI, which changes when the disk is wrapped anew
+	interval time.Duration
+	out      *json.Encoder
+	done     chan struct{}
+
+	// What was found last. seen: the KMS has told the state of this key before.
+	uri, stamp string
+	seen       bool
+	told       bool
+	last       error
+}
+
+// startWatch watches the key of what was unwrapped.
+func (s *server) startWatch(ctx context.Context) error {
+	if s.disk.uri == "" {
+		return errNoKey
+	}
+	if s.watch != nil {
+		return nil
+	}
+	bound := s.disk
+	s.watch = &watch{
+		kms: s.kms, interval: s.opts.Interval, out: json.NewEncoder(s.states), done: make(chan struct{}),
+		key: func() string { return s.current(bound) },
+	}
+	go s.watch.run(ctx)
+	return nil
+}
+
+// current is the CMK that the disk depends on: that of its header, until its record names
+// another one than it did at the start.
+func (s *server) current(b binding) string {
+	if now := s.recorded(); now != "" && now != b.recorded {
+		return now
+	}
+	return b.uri
+}
+
+func (w *watch) run(ctx context.Context) {
+	defer close(w.done)
+	for ctx.Err() == nil {
+		if err := w.look(ctx); err != nil {
+			return // the worker has gone
+		}
+		w.wait(ctx)
+	}
+}
+
+// look asks the KMS once, and tells what is new.
+func (w *watch) look(ctx context.Context) error {
+	if uri := w.key(); uri != w.uri {
+		w.uri, w.seen = uri, false
+	}
+	w.stamp = w.stampNow() // before the look: what changes after it is seen next time
+	ctx, cancel := context.WithTimeout(ctx, max(w.interval, tick))
+	err := w.ask(ctx)
+	cancel()
+	w.seen = w.seen || err == nil
+	if w.told && same(err, w.last) {
+		return nil
+	}
+	w.told, w.last = true, err
+	var s state
+	if err != nil {
+		s.Failure = pack(err)
+	}
+	return w.out.Encode(s)
+}
+
+// ask is nil for a key that can be used. A caller that may not see the state of its key
+// knows nothing of it; one that may no longer has lost it, as far as can be told.
+func (w *watch) ask(ctx context.Context) error {
+	err := keymgr.CheckUsable(ctx, w.kms, w.uri)
+	if errors.Is(err, keymgr.ErrNotWatchable) && !w.seen {
+		return unknown{err}
+	}
+	return err
+}
+
+// unknown hides what an error says of a key.
+type unknown struct{ err error }
+
+func (u unknown) Error() string { return u.err.Error() }
+
+// same tells whether a worker would learn nothing new.
+func same(a, b error) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	lost := keymgr.IsLoss(a)
+	return lost == keymgr.IsLoss(b) && (!lost || a.Error() == b.Error())
+}
+
+func (w *watch) stampNow() string {
+	if k, ok := w.kms.(keymgr.Watchable); ok {
+		return k.Stamp(w.uri)
+	}
+	return ""
+}
+
+// wait waits for the next look: until something has changed, if the KMS can tell, and
+// for about the interval.
+func (w *watch) wait(ctx context.Context) {
+	for left := w.interval/2 + rand.N(w.interval); left > 0; {
+		pause := left
+		if w.stamp != "" {
+			pause = min(left, tick)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+		if left -= pause; w.stamp != "" && w.stampNow() != w.stamp {
+			return
+		}
+	}
+}
