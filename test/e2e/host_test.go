@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,9 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(readableEnv) != "" {
+		panic(execReadable())
+	}
 	dir, err := os.MkdirTemp("", "sealblk-e2e")
 	if err != nil {
 		panic(err)
@@ -97,6 +101,8 @@ type view struct {
 	Serial     string `json:"serial"`
 	State      string `json:"state"`
 	SocketPath string `json:"socket_path"`
+	KeyState   string `json:"key_state"`
+	IOState    string `json:"io_state"`
 }
 
 func (h *host) show(disk string) (v view) {
@@ -113,6 +119,7 @@ type export struct {
 	cmd    *exec.Cmd
 	socket string
 	log    bytes.Buffer
+	rest   io.Reader // of its log, after it was ready
 	ended  bool
 }
 
@@ -125,8 +132,13 @@ func (h *host) export(disk string, args ...string) *export {
 // exportAt starts an export on a socket of that path.
 func (h *host) exportAt(socket, disk string, args ...string) *export {
 	h.t.Helper()
+	return h.exportBy(h.command, socket, disk, args...)
+}
+
+func (h *host) exportBy(command func(...string) *exec.Cmd, socket, disk string, args ...string) *export {
+	h.t.Helper()
 	e := &export{t: h.t, socket: socket}
-	e.cmd = h.command(append([]string{"export", disk, "--socket-path", e.socket}, args...)...)
+	e.cmd = command(append([]string{"export", disk, "--socket-path", e.socket}, args...)...)
 	stderr, err := e.cmd.StderrPipe()
 	if err != nil {
 		h.t.Fatal(err)
@@ -134,6 +146,7 @@ func (h *host) exportAt(socket, disk string, args ...string) *export {
 	if err := e.cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
+	e.rest = stderr
 	h.t.Cleanup(e.kill)
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() {
