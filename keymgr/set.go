@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"sealblk/internal/sigmask"
 	"sealblk/keymgr/secret"
 )
 
@@ -114,7 +115,7 @@ func (s *Set) decrypt(ctx context.Context, w WrappedKey, ec Context, failed func
 	}
 	defer leave()
 	err = s.call(ctx, w.URI, func(k KMS, _ URI) error {
-		dk, err = k.Decrypt(ctx, w, ec)
+		dk, err = s.attempt(ctx, k, w, ec)
 		if err != nil {
 			failed(err)
 		}
@@ -124,6 +125,26 @@ func (s *Set) decrypt(ctx context.Context, w WrappedKey, ec Context, failed func
 		return nil, err
 	}
 	return checked(dk)
+}
+
+// attempt unwraps once. No signal interrupts the thread, whose registers may hold words
+// of the data key. A KMS that does not answer at all is not waited for longer than one
+// that says so.
+func (s *Set) attempt(ctx context.Context, k KMS, w WrappedKey, ec Context) (dk *secret.Buffer, err error) {
+	inTime := ctx
+	if s.retry.Silence > 0 {
+		var cancel context.CancelFunc
+		inTime, cancel = context.WithTimeout(ctx, s.retry.Silence)
+		defer cancel()
+	}
+	err = sigmask.Do(func() error {
+		dk, err = k.Decrypt(inTime, w, ec)
+		return err
+	})
+	if err != nil && inTime.Err() != nil && ctx.Err() == nil && !retryable(err) {
+		err = fmt.Errorf("%w: no answer within %v: %w", ErrUnreachable, s.retry.Silence, err)
+	}
+	return dk, err
 }
 
 // enter waits for a call's turn, as long as for the call.
