@@ -1,0 +1,73 @@
+// Package credential finds and reads the files that hold credentials of a service:
+// access keys, tokens, private keys of certificates.
+//
+// A configuration names such a file by its path, or, by a name without a slash, a
+// credential that systemd hands to the service (LoadCredential=, in the folder
+// $CREDENTIALS_DIRECTORY). A file that others than its owner may read is refused.
+// systemd's folder is private as a whole, and its files carry access lists that look
+// like wider modes: there the mode is not looked at.
+//
+// Source: systemd.exec(5), Credentials.
+package credential
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+var (
+	// ErrExposed: others than the owner may read the file.
+	ErrExposed = errors.New("credential can be read by others")
+	// ErrNoDirectory: a credential of systemd is asked for, and there are none.
+	ErrNoDirectory = errors.New("no credentials were handed to this process")
+)
+
+// maxSize of a credential, in bytes; systemd's own limit.
+const maxSize = 1 << 20
+
+// Path is where the credential of that name is. It checks that the file is private,
+// not what is in it.
+func Path(name string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, private(name)
+	}
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if name == "" || name == "." || name == ".." || dir == "" {
+		return "", fmt.Errorf("find credential %q: %w: give the path of a file, with a slash in it, or LoadCredential= in the unit", name, ErrNoDirectory)
+	}
+	return filepath.Join(dir, name), nil
+}
+
+// Read is the content of a credential.
+func Read(name string) ([]byte, error) {
+	path, err := Path(name)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(path)
+	if err == nil && info.Size() > maxSize {
+		err = fmt.Errorf("it has more than %d bytes", maxSize)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read credential %s: %w", path, err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("read credential: %w", err)
+	}
+	return data, nil
+}
+
+func private(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("find credential: %w", err)
+	}
+	if info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("credential %s has mode %04o: %w: chmod 600 it", path, info.Mode().Perm(), ErrExposed)
+	}
+	return nil
+}
