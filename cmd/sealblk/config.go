@@ -10,8 +10,10 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"sealblk/daemon/broker"
+	"sealblk/daemon/kmsserver"
 	"sealblk/daemon/worker"
 	"sealblk/keymgr"
+	"sealblk/keymgr/aliyun"
 )
 
 // config is the configuration file. What it does not say has a default; what the
@@ -22,6 +24,10 @@ type config struct {
 			// Region names the site that this host's embedded KMS serves.
 			Region string `toml:"region"`
 		} `toml:"local"`
+		// Serve is for sealblk kms serve.
+		Serve kmsserver.Config `toml:"serve"`
+		// Aliyun is Alibaba Cloud KMS, and every kms serve of another host.
+		Aliyun aliyun.Config `toml:"aliyun"`
 	} `toml:"kms"`
 	Guard struct {
 		// Directory of a BPF file system in which the key guard is pinned.

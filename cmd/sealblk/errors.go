@@ -11,6 +11,7 @@ import (
 
 	"sealblk/blockdev/luks"
 	"sealblk/daemon/attach"
+	"sealblk/daemon/kmsserver"
 	"sealblk/disk"
 	"sealblk/keymgr"
 )
@@ -94,6 +95,9 @@ var codes = []struct {
 	{luks.ErrWrongKey, "WrongKey"},
 	{luks.ErrNoHeader, "HeaderDamaged"},
 	{luks.ErrDamaged, "HeaderDamaged"},
+	{kmsserver.ErrPlain, "PlainHTTP"},
+	{kmsserver.ErrAccessKeys, "AccessKeys"},
+	{kmsserver.ErrNoAccessKey, "NotFound"},
 	{keymgr.ErrNotFound, "KeyNotFound"},
 	{keymgr.ErrAccessDenied, "AccessDenied"},
 	{keymgr.ErrContextMismatch, "ContextMismatch"},

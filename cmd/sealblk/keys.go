@@ -8,6 +8,7 @@ import (
 
 	"sealblk/disk"
 	"sealblk/keymgr"
+	"sealblk/keymgr/aliyun"
 	"sealblk/keymgr/local"
 )
 
@@ -25,6 +26,7 @@ func (a *app) keysWith(c *cli.Context, principal string, retry keymgr.Retry) (*k
 	dir := stateDir(c)
 	return keymgr.NewSet(retry, map[string]keymgr.Opener{
 		keymgr.SchemeLocal: func(context.Context) (keymgr.KMS, error) { return openLocal(dir, config, principal) },
+		aliyun.Scheme:      func(context.Context) (keymgr.KMS, error) { return aliyun.Open(config.KMS.Aliyun) },
 	}), nil
 }
 

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/BurntSushi/toml"
+	openapi "github.com/alibabacloud-go/darabonba-openapi/v2/client"
+	sdk "github.com/alibabacloud-go/kms-20160120/v3/client"
+	"github.com/alibabacloud-go/tea/tea"
+)
+
+// kmsService is sealblk kms serve in a process of its own.
+type kmsService struct {
+	t     *testing.T
+	state string
+	url   string
+	pid   int
+	stop  func() error
+}
+
+func serveKMS(t *testing.T, state string, flags ...string) *kmsService {
+	t.Helper()
+	cmd := program(t, state, append([]string{"kms", "serve", "--listen", "127.0.0.1:0", "--log-level", "debug"}, flags...)...)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(stderr)
+	line, err := r.ReadString('\n')
+	url, ready := strings.CutPrefix(strings.TrimSpace(line), "sealblk: ready: KMS on ")
+	if err != nil || !ready {
+		rest, _ := io.ReadAll(r)
+		cmd.Wait()
+		t.Fatalf("%q, %v\n%s", line, err, rest)
+	}
+	logged := make(chan string, 1)
+	go func() {
+		text, _ := io.ReadAll(r)
+		logged <- string(text)
+	}()
+	s := &kmsService{t: t, state: state, url: url, pid: cmd.Process.Pid}
+	stopped := false
+	s.stop = func() error {
+		stopped = true
+		cmd.Process.Signal(syscall.SIGINT)
+		log := <-logged
+		for _, word := range []string{"Signature", "EncryptionContext", "access_key_secret", "CiphertextBlob"} {
+			if strings.Contains(log, word) {
+				t.Errorf("the log has %q:\n%s", word, log)
+			}
+		}
+		return cmd.Wait()
+	}
+	t.Cleanup(func() {
+		if !stopped {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	})
+	return s
+}
+
+// client is the official SDK with the access key of a file.
+func (s *kmsService) client(credentials, ca string) *sdk.Client {
+	s.t.Helper()
+	var k struct {
+		ID     string `toml:"access_key_id"`
+		Secret string `toml:"access_key_secret"`
+	}
+	if _, err := toml.DecodeFile(credentials, &k); err != nil {
+		s.t.Fatal(err)
+	}
+	scheme, addr, _ := strings.Cut(s.url, "://")
+	config := &openapi.Config{
+		AccessKeyId: &k.ID, AccessKeySecret: &k.Secret, Endpoint: &addr, Protocol: tea.String(strings.ToUpper(scheme)),
+		RegionId: tea.String("local"), ReadTimeout: tea.Int(20_000), NoProxy: &addr,
+	}
+	if ca != "" {
+		config.Ca = &ca
+	}
+	c, err := sdk.NewClient(config)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return c
+}
+
+// accessKey makes an access key and returns the file that it is in.
+func accessKey(t *testing.T, state, principal string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), principal+".toml")
+	mustRun(t, state, "kms", "access-key", "create", "--principal", principal, "--out", file)
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+	return file
+}
+
+// TestKMSServe: an administrator and a disk service, over the official SDK, and a disk of
+// another host under a key of this one.
+func TestKMSServe(t *testing.T) {
+	state := t.TempDir()
+	operator, service := accessKey(t, state, "operator"), accessKey(t, state, "disk-service")
+	s := serveKMS(t, state)
+	admin, user := s.client(operator, ""), s.client(service, "")
+	made, err := admin.CreateKey(&sdk.CreateKeyRequest{Description: tea.String("of another host")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := tea.StringValue(made.Body.KeyMetadata.KeyId)
+	mustRun(t, state, "key", "authorize", id, "--principal", "disk-service", "--allow", "generate,decrypt,reencrypt")
+	if _, err := user.GenerateDataKey(&sdk.GenerateDataKeyRequest{KeyId: &id, NumberOfBytes: tea.Int32(64)}); err != nil {
+		t.Error(err)
+	}
+	elsewhere(t, s, service, id)
+	if out := mustRun(t, state, "audit", "list"); !regexp.MustCompile(`operator +CreateKey +`+id).MatchString(out) ||
+		!regexp.MustCompile(`disk-service +GenerateDataKey +`+id).MatchString(out) {
+		t.Errorf("audit:\n%s", out)
+	}
+	mustRun(t, state, "audit", "verify")
+	if err := s.stop(); err != nil {
+		t.Errorf("after SIGINT: %v", err)
+	}
+}
+
+// elsewhere makes a disk on another host, under the key.
+func elsewhere(t *testing.T, s *kmsService, credentials, id string) {
+	t.Helper()
+	host := t.TempDir()
+	config := filepath.Join(host, "config.toml")
+	text := fmt.Sprintf("[kms.aliyun]\nendpoint = %q\ncredentials = %q\ntimeout = \"10s\"\n", s.url, credentials)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	uri := "aliyun:local/" + id
+	mustRun(t, host, "--config", config, "disk", "create", "far", "--size", "1M", "--key", uri)
+	key := filepath.Join(host, "far.key")
+	mustRun(t, host, "--config", config, "disk", "export-key", "far", "--out", key, "--yes-i-know")
+	if data, err := os.ReadFile(key); err != nil || len(data) != 64 {
+		t.Errorf("data key of %d bytes, %v", len(data), err)
+	}
+	mustRun(t, s.state, "key", "disable", id)
+	out, err := program(t, host, "--config", config, "disk", "export-key", "far", "--out", key+"2", "--yes-i-know").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "Rejected.Disabled") && !strings.Contains(string(out), "disabled") || !strings.Contains(string(out), id) {
+		t.Errorf("under a disabled key: %v, %s", err, out)
+	}
+	mustRun(t, s.state, "key", "enable", id)
+}
+
+func TestKMSServeOverTLS(t *testing.T) {
+	state := t.TempDir()
+	certificate, key := selfSigned(t)
+	operator := accessKey(t, state, "operator")
+	s := serveKMS(t, state, "--certificate", certificate, "--key", key)
+	ca, err := os.ReadFile(certificate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.client(operator, string(ca)).ListKeys(&sdk.ListKeysRequest{}); err != nil || !strings.HasPrefix(s.url, "https://") {
+		t.Errorf("%s: %v", s.url, err)
+	}
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// selfSigned is a certificate for the loopback address, and its key.
+func selfSigned(t *testing.T) (certificate, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, private.Public(), private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certificate, key = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for path, b := range map[string]*pem.Block{certificate: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(path, pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certificate, key
+}
+
+// TestServedDataKeysAreNotInTheServersMemory once they were handed out: neither as they
+// are nor in the notation of the reply.
+func TestServedDataKeysAreNotInTheServersMemory(t *testing.T) {
+	state := t.TempDir()
+	service := accessKey(t, state, "disk-service")
+	s := serveKMS(t, state)
+	c := s.client(service, "")
+	var keys []string
+	for range 20 {
+		made, err := c.GenerateDataKey(&sdk.GenerateDataKeyRequest{KeyId: tea.String("alias/acs/ecs"), NumberOfBytes: tea.Int32(64)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Decrypt(&sdk.DecryptRequest{CiphertextBlob: made.Body.CiphertextBlob}); err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, tea.StringValue(made.Body.Plaintext), tea.StringValue(made.Body.CiphertextBlob))
+	}
+	found := map[bool]int{}
+	memory := readMemory(t, s.pid)
+	for i, text := range keys {
+		raw, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(memory, []byte(text[:24])) || bytes.Contains(memory, raw[:16]) || bytes.Contains(memory, raw[len(raw)-16:]) {
+			found[i%2 == 0]++
+		}
+	}
+	if found[true] != 0 {
+		t.Errorf("%d of 20 data keys are in the server's memory", found[true])
+	}
+	if found[false] == 0 {
+		t.Error("no blob is found either: the search does not work")
+	}
+}
+
+// readMemory is what can be read of a process: all but the memory of memfd_secret.
+func readMemory(t *testing.T, pid int) []byte {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/maps")
+	if err != nil {
+		t.Skip("this takes the rights of root:", err)
+	}
+	mem, err := os.Open("/proc/" + strconv.Itoa(pid) + "/mem")
+	if err != nil {
+		t.Skip("this takes the rights of root:", err)
+	}
+	defer mem.Close()
+	var all []byte
+	for line := range strings.Lines(string(maps)) {
+		var from, to int64
+		var mode string
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n != 3 || !strings.HasPrefix(mode, "rw") || to-from > 1<<30 {
+			continue
+		}
+		part := make([]byte, to-from)
+		n, _ := mem.ReadAt(part, from)
+		all = append(all, part[:n]...)
+	}
+	if len(all) < 1<<20 {
+		t.Skipf("only %d bytes of the process can be read", len(all))
+	}
+	return all
+}

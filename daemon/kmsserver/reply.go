@@ -1,0 +1,124 @@
+package kmsserver
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"sealblk/internal/sigmask"
+	"sealblk/keymgr/secret"
+)
+
+// secretReply is a reply with a plaintext in it.
+type secretReply struct {
+	// public is the rest of the reply.
+	public any
+	// plaintext is sent as Base64, under the name Plaintext, and destroyed.
+	plaintext *secret.Buffer
+}
+
+const contentType = "application/json; charset=utf-8"
+
+// send writes a reply: the members of a struct and the request's id.
+func send(w http.ResponseWriter, id string, reply any) error {
+	hidden, isSecret := reply.(*secretReply)
+	if isSecret {
+		defer hidden.plaintext.Destroy()
+		reply = hidden.public
+	}
+	body, err := encodeReply(id, reply)
+	if err != nil {
+		return err
+	}
+	if isSecret {
+		return sendSecret(w, id, body, hidden.plaintext)
+	}
+	writeJSON(w, id, http.StatusOK, body)
+	return nil
+}
+
+// encodeReply is a JSON object.
+func encodeReply(id string, reply any) ([]byte, error) {
+	members, err := json.Marshal(reply)
+	if err != nil {
+		return nil, fmt.Errorf("encode reply: %w", err)
+	}
+	head := fmt.Sprintf(`{"RequestId":%q`, id)
+	if string(members) == "{}" || string(members) == "null" {
+		return []byte(head + "}"), nil
+	}
+	return append([]byte(head+","), members[1:]...), nil
+}
+
+func writeFault(w http.ResponseWriter, id string, f *fault) {
+	status := statusOf(f.code)
+	body, _ := json.Marshal(map[string]any{ // of strings and a number: it does not fail
+		"HttpStatus": status, "Code": f.code, "Message": f.message, "RequestId": id, "HostId": "sealblk",
+	})
+	writeJSON(w, id, status, body)
+}
+
+func writeJSON(w http.ResponseWriter, id string, status int, body []byte) {
+	h := w.Header()
+	h.Set("Content-Type", contentType)
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Acs-Request-Id", id)
+	w.WriteHeader(status)
+	w.Write(body) //nolint:errcheck // the client has gone: nobody is left to tell
+}
+
+// sendSecret writes a whole response from locked memory to the connection, which it
+// takes from net/http and closes.
+func sendSecret(w http.ResponseWriter, id string, body []byte, plaintext *secret.Buffer) error {
+	response, err := secretResponse(id, body, plaintext)
+	if err != nil {
+		return err
+	}
+	defer response.Destroy()
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return fmt.Errorf("take connection over: %w", err)
+	}
+	defer conn.Close()
+	writeSecret(conn, response)
+	return nil
+}
+
+// writeSecret does not say whether the client got it: it is gone if it did not.
+func writeSecret(conn net.Conn, response *secret.Buffer) {
+	conn.SetDeadline(time.Now().Add(grace)) //nolint:errcheck // Write fails then
+	sigmask.Do(func() error {               //nolint:errcheck // the client has gone
+		_, err := conn.Write(response.Bytes())
+		return err
+	})
+}
+
+// secretResponse puts header and body together, with the plaintext in front of the
+// body's members.
+func secretResponse(id string, body []byte, plaintext *secret.Buffer) (*secret.Buffer, error) {
+	const open, shut = `{"Plaintext":"`, `",`
+	size := base64.StdEncoding.EncodedLen(plaintext.Len())
+	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"+
+		"X-Acs-Request-Id: %s\r\nConnection: close\r\n\r\n%s", contentType, len(open)+size+len(shut)+len(body)-1, id, open)
+	response, err := secret.New(len(head) + size + len(shut) + len(body) - 1)
+	if err != nil {
+		return nil, err
+	}
+	err = sigmask.Do(func() error {
+		b := response.Bytes()
+		b = b[copy(b, head):]
+		base64.StdEncoding.Encode(b, plaintext.Bytes())
+		b = b[size:]
+		b = b[copy(b, shut):]
+		copy(b, body[1:])
+		return nil
+	})
+	if err != nil {
+		response.Destroy()
+		return nil, err
+	}
+	return response, nil
+}

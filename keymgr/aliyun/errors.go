@@ -1,0 +1,181 @@
+package aliyun
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode"
+
+	"github.com/alibabacloud-go/tea/tea"
+
+	"sealblk/keymgr"
+)
+
+// Codes of failures that the service has no code for.
+const (
+	CodeNoCredentials = "NoCredentials"
+	CodeUnreachable   = "KMSUnreachable"
+	CodeReply         = "DamagedReply"
+)
+
+// errEither: the cloud's service does not tell a blob of another context from a damaged
+// one. Such an error is both.
+var errEither = fmt.Errorf("%w, or its %w", keymgr.ErrContextMismatch, keymgr.ErrCorrupt)
+
+// verdict is what an answer of the service means here.
+type verdict struct {
+	err  error
+	hint string
+}
+
+const (
+	hintPolicy = "allow this access key kms:GenerateDataKey, kms:GenerateDataKeyWithoutPlaintext, kms:Decrypt, kms:ReEncrypt and kms:DescribeKey on the key"
+	hintKeys   = "check the access key in kms.aliyun.credentials"
+	hintClock  = "check the clocks of this host and of the KMS"
+	hintBusy   = "the KMS is busy: try again, or ask for a higher quota"
+	hintBlob   = "the wrapped key belongs to another disk, or was altered: restore the disk's header from a backup"
+	hintName   = "check the key's name and its region"
+)
+
+var verdicts = map[string]verdict{
+	"Rejected.Disabled":           {keymgr.ErrDisabled, "enable the key: EnableKey"},
+	"Rejected.PendingDeletion":    {keymgr.ErrPendingDeletion, "take the deletion back: CancelKeyDeletion"},
+	"Rejected.PendingImport":      {keymgr.ErrPendingImport, "import the key material: ImportKeyMaterial"},
+	"Rejected.Unavailable":        {keymgr.ErrState, "see the key's state: DescribeKey"},
+	"Rejected.Throttling":         {keymgr.ErrThrottled, hintBusy},
+	"Throttling":                  {keymgr.ErrThrottled, hintBusy},
+	"Rejected.LimitExceeded":      {keymgr.ErrThrottled, hintBusy},
+	"InternalFailure":             {keymgr.ErrUnreachable, hintBusy},
+	"ServiceUnavailableTemporary": {keymgr.ErrUnreachable, hintBusy},
+	"ServiceUnavailable":          {keymgr.ErrUnreachable, hintBusy},
+	"InternalError":               {keymgr.ErrUnreachable, hintBusy},
+	"Forbidden.KeyNotFound":       {keymgr.ErrNotFound, hintName},
+	"Forbidden.AliasNotFound":     {keymgr.ErrNotFound, hintName},
+	"Forbidden.KeyVersionNotFound": {
+		keymgr.ErrNotFound, "the version of the key that wrapped this is not there any more",
+	},
+	"InvalidAccessKeyId.NotFound": {keymgr.ErrAccessDenied, hintKeys},
+	"InvalidAccessKeyId.Inactive": {keymgr.ErrAccessDenied, hintKeys},
+	"InvalidAccessKeyId":          {keymgr.ErrAccessDenied, hintKeys},
+	"InvalidSecurityToken":        {keymgr.ErrAccessDenied, "the security token has expired: renew kms.aliyun.credentials"},
+	"SignatureDoesNotMatch":       {keymgr.ErrAccessDenied, hintKeys},
+	"IncompleteSignature":         {keymgr.ErrAccessDenied, hintKeys},
+	"InvalidTimeStamp":            {keymgr.ErrAccessDenied, hintClock},
+	"IllegalTimestamp":            {keymgr.ErrAccessDenied, hintClock},
+	"SignatureNonceUsed":          {keymgr.ErrUnreachable, "try again"},
+	"NoPermission":                {keymgr.ErrAccessDenied, hintPolicy},
+	"Forbidden":                   {keymgr.ErrAccessDenied, hintPolicy},
+	"InvalidEncryptionContext":    {keymgr.ErrContextMismatch, hintBlob},
+	"InvalidCiphertext":           {keymgr.ErrCorrupt, hintBlob},
+	"UnsupportedOperation":        {keymgr.ErrInvalid, "choose a symmetric key, Aliyun_AES_256"},
+}
+
+// judge looks a code up, then what stands before its last dot, and so on.
+func judge(code string, status int, opensBlob bool) verdict {
+	if opensBlob && code == keymgr.CodeInvalid {
+		return verdict{errEither, hintBlob}
+	}
+	for c := code; c != ""; {
+		if v, ok := verdicts[c]; ok {
+			return v
+		}
+		c = c[:max(strings.LastIndexByte(c, '.'), 0)]
+	}
+	switch {
+	case status == http.StatusTooManyRequests:
+		return verdict{keymgr.ErrThrottled, hintBusy}
+	case status >= http.StatusInternalServerError:
+		return verdict{keymgr.ErrUnreachable, hintBusy}
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return verdict{keymgr.ErrAccessDenied, hintPolicy}
+	case status == http.StatusNotFound:
+		return verdict{keymgr.ErrNotFound, hintName}
+	}
+	return verdict{keymgr.ErrInvalid, hintName}
+}
+
+// explain makes an error of the SDK one of this program. opensBlob: the call was about
+// a blob, which may be to blame.
+func explain(err error, what string, n name, opensBlob bool) error {
+	var ours *keymgr.Error
+	if errors.As(err, &ours) {
+		return ours
+	}
+	if errors.Is(err, keymgr.ErrCorrupt) {
+		return damaged(n, what+": the endpoint does not answer as a KMS does")
+	}
+	var sdk *tea.SDKError
+	if !errors.As(err, &sdk) || tea.StringValue(sdk.Code) == "" {
+		return noAnswer(err, what, n)
+	}
+	code := tea.StringValue(sdk.Code)
+	v := judge(code, tea.IntValue(sdk.StatusCode), opensBlob)
+	return &keymgr.Error{
+		Code: code, Key: n.String(), Hint: v.hint,
+		Err: fmt.Errorf("%s: %w: %s", what, v.err, oneLine(tea.StringValue(sdk.Message))),
+	}
+}
+
+// noAnswer: the call did not get to the KMS, or nothing that parses came back.
+func noAnswer(err error, what string, n name) error {
+	hint := "check the network, kms.aliyun.endpoint and the region; what runs goes on running"
+	var cert *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	if errors.As(err, &cert) || errors.As(err, &unknown) {
+		hint = "set kms.aliyun.ca to the certificates that vouch for the endpoint"
+	}
+	var u *url.Error
+	var network net.Error
+	switch {
+	case errors.As(err, &u): // its text has the whole URL, with all parameters
+		err = u.Err
+	case errors.As(err, &network) || errors.Is(err, io.ErrUnexpectedEOF):
+		err = errors.New("the answer broke off")
+	default:
+		err = errors.New("the answer is not one of a KMS")
+	}
+	return &keymgr.Error{
+		Code: CodeUnreachable, Key: n.String(), Hint: hint,
+		Err: fmt.Errorf("%s: %w: %w", what, keymgr.ErrUnreachable, err),
+	}
+}
+
+// noCredentials: there is nothing to sign with.
+func noCredentials(err error) error {
+	return &keymgr.Error{
+		Code: CodeNoCredentials, Hint: "set kms.aliyun.credentials to a file with an access key, mode 0600",
+		Err: fmt.Errorf("%w: %w", keymgr.ErrAccessDenied, err),
+	}
+}
+
+func invalid(key, hint, format string, args ...any) error {
+	return &keymgr.Error{
+		Code: keymgr.CodeInvalid, Key: key, Hint: hint,
+		Err: fmt.Errorf("%w: %w", keymgr.ErrInvalid, fmt.Errorf(format, args...)),
+	}
+}
+
+func damaged(n name, why string) error {
+	return &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: hintBlob, Err: fmt.Errorf("%w: %s", keymgr.ErrCorrupt, why)}
+}
+
+// maxWords of what a service says, in bytes.
+const maxWords = 1024
+
+// oneLine shows what a service says on one line.
+func oneLine(s string) string {
+	visible := func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}
+	s = strings.ToValidUTF8(s[:min(len(s), maxWords)], "?")
+	return strings.Join(strings.Fields(strings.Map(visible, s)), " ")
+}
