@@ -22,11 +22,14 @@ type stateRow struct {
 }
 
 // stateTable is the reference cloud's published table, on the command line. KEY is the
-// key, DB a disk under it, OTHER another key. Beside it stands the call that a command
-// makes, where that is not plain.
+// key, DB a disk under it. Beside it stands the call that a command makes, where that is
+// not plain; Encrypt is for servers and has no command.
 var stateTable = []stateRow{
-	{"disk create new --size 1M --key KEY", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport", false},       // GenerateDataKey
-	{"disk export-key DB --out OUT --yes-i-know", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport", false}, // Decrypt
+	{"disk create new --size 1M --key KEY", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport", false},                // GenerateDataKey
+	{"disk export-key DB --out OUT --yes-i-know", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport", false},          // Decrypt
+	{"disk create new --size 1M --key KEY --no-plaintext", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport", false}, // GenerateDataKeyWithoutPlaintext
+	{"disk rewrap DB --key alias/other", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport", false},                   // ReEncrypt from the key
+	{"disk rewrap spare --key KEY", "", "Rejected.Disabled", "Rejected.PendingDeletion", "Rejected.PendingImport", false},                        // ReEncrypt to the key
 	{"key show KEY", "", "", "", "", false},                                          // DescribeKey
 	{"key list", "", "", "", "", false},                                              // ListKeys
 	{"key set KEY --description new", "", "", "Rejected.PendingDeletion", "", false}, // UpdateKeyDescription
@@ -101,10 +104,12 @@ func newStateCell(t *testing.T, state keymgr.State, external bool) *stateCell {
 	c.must(&made, "key", "create", "--alias", "alias/key", "--origin", origin)
 	c.key = made.KeyID
 	c.must(nil, "key", "create", "--alias", "alias/other")
+	c.must(nil, "key", "authorize", "alias/other", "--principal", "disk-service", "--allow", "generate,decrypt,reencrypt")
+	c.must(nil, "disk", "create", "spare", "--size", "1M", "--key", "alias/other")
 	if external {
 		c.must(nil, "key", "import", "KEY", "--material", "MATERIAL")
 	}
-	c.must(nil, "key", "authorize", "KEY", "--principal", "disk-service", "--allow", "generate,decrypt")
+	c.must(nil, "key", "authorize", "KEY", "--principal", "disk-service", "--allow", "generate,decrypt,reencrypt")
 	c.must(nil, "disk", "create", "db", "--size", "1M", "--key", "KEY")
 	switch state {
 	case keymgr.Disabled:
