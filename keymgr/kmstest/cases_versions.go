@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/secret"
 )
 
 func rotation(p *probe) {
@@ -84,4 +85,38 @@ func reWrapBindsContext(p *probe) {
 		p.fails("ReEncrypt for another disk", err, keymgr.ErrContextMismatch)
 	}
 	p.opensTo("the old blob", w, disk("1"), dk)
+}
+
+// wrapFromElsewhere is for a KMS that takes data keys of others, for which it is a
+// keymgr.Wrapper.
+func wrapFromElsewhere(p *probe) {
+	if _, ok := p.kms.kms.(keymgr.Wrapper); !ok {
+		p.Skip("this KMS wraps no data key that it did not make")
+	}
+	key := p.NewKey(p)
+	dk, err := secret.Random(keymgr.DataKeySize)
+	if err != nil {
+		p.Fatal(err)
+	}
+	p.Cleanup(dk.Destroy)
+	before, err := dk.Clone()
+	if err != nil {
+		p.Fatal(err)
+	}
+	p.Cleanup(before.Destroy)
+	w, err := p.kms.Wrap(p.Context(), key, dk, disk("1"))
+	if err != nil {
+		p.Fatalf("Wrap: %v", err)
+	}
+	p.isWrapped("Wrap", w, key)
+	if !dk.Equal(before) {
+		p.Error("Wrap: the caller's data key was changed or destroyed")
+	}
+	if _, made := p.generate(key, disk("1")); made.Version != w.Version {
+		p.Errorf("Wrap: version %q, new blobs have %q", w.Version, made.Version)
+	}
+	p.opensTo("wrapped", w, disk("1"), before)
+	p.refuses("wrapped, other disk", w, disk("2"), keymgr.ErrContextMismatch)
+	_, err = p.kms.Wrap(p.Context(), p.UnknownKey, dk, disk("1"))
+	p.fails("Wrap under a key that is not there", err, keymgr.ErrNotFound)
 }

@@ -23,6 +23,7 @@ type mutant struct {
 	without   func(ctx context.Context, key string, ec keymgr.Context) (keymgr.WrappedKey, error)
 	decrypt   func(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context) (*secret.Buffer, error)
 	reEncrypt func(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, newKey string) (keymgr.WrappedKey, error)
+	wrap      func(ctx context.Context, key string, dk *secret.Buffer, ec keymgr.Context) (keymgr.WrappedKey, error)
 	describe  func(ctx context.Context, key string) (keymgr.KeyInfo, error)
 	errors    func(error) error // alters every error
 }
@@ -49,6 +50,15 @@ func (m *mutant) GenerateDataKeyWithoutPlaintext(ctx context.Context, key string
 		f = m.without
 	}
 	w, err := f(ctx, key, ec)
+	return w, m.err(err)
+}
+
+func (m *mutant) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr.Context) (keymgr.WrappedKey, error) {
+	f := m.KMS.Wrap
+	if m.wrap != nil {
+		f = m.wrap
+	}
+	w, err := f(ctx, key, dk, ec)
 	return w, m.err(err)
 }
 
@@ -186,6 +196,22 @@ var mutants = map[string]struct {
 			}
 			return keymgr.Context{"joined": joined}
 		})
+	}},
+	"wraps for every disk alike": {"wrap a key from elsewhere", func(_ *Subject, k *simulated.KMS) keymgr.KMS {
+		return &mutant{KMS: k, wrap: func(ctx context.Context, key string, dk *secret.Buffer, _ keymgr.Context) (keymgr.WrappedKey, error) {
+			return k.Wrap(ctx, key, dk, nil)
+		}}
+	}},
+	"wraps a key of its own": {"wrap a key from elsewhere", func(_ *Subject, k *simulated.KMS) keymgr.KMS {
+		return &mutant{KMS: k, wrap: func(ctx context.Context, key string, _ *secret.Buffer, ec keymgr.Context) (keymgr.WrappedKey, error) {
+			return k.GenerateDataKeyWithoutPlaintext(ctx, key, ec)
+		}}
+	}},
+	"destroys the caller's key": {"wrap a key from elsewhere", func(_ *Subject, k *simulated.KMS) keymgr.KMS {
+		return &mutant{KMS: k, wrap: func(ctx context.Context, key string, dk *secret.Buffer, ec keymgr.Context) (keymgr.WrappedKey, error) {
+			defer dk.Destroy()
+			return k.Wrap(ctx, key, dk, ec)
+		}}
 	}},
 	"re-wrap takes any context": {"re-wrap binds the context", func(_ *Subject, k *simulated.KMS) keymgr.KMS {
 		return &mutant{KMS: k, reEncrypt: func(_ context.Context, w keymgr.WrappedKey, _ keymgr.Context, _ string) (keymgr.WrappedKey, error) {

@@ -27,6 +27,7 @@ var cases = []testCase{
 	{"re-wrap under a new version", []Capability{Rotating, ReWrapping}, reWrapAfterRotation},
 	{"re-wrap under another key", []Capability{Moving}, reWrapUnderAnotherKey},
 	{"re-wrap binds the context", []Capability{ReWrapping}, reWrapBindsContext},
+	{"wrap a key from elsewhere", nil, wrapFromElsewhere},
 	{"access denied", []Capability{Denying}, accessDenied},
 	{"throttled", []Capability{Throttling}, throttled},
 	{"throttled, then not", []Capability{Throttling}, throttledThenNot},

@@ -52,6 +52,14 @@ func (w *witness) ReEncrypt(ctx context.Context, wrapped keymgr.WrappedKey, ec k
 	return out, err
 }
 
+// Wrap is the call of a KMS that is a keymgr.Wrapper.
+func (w *witness) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr.Context) (keymgr.WrappedKey, error) {
+	out, err := w.kms.(keymgr.Wrapper).Wrap(ctx, key, dk, ec)
+	w.saw("Wrap", dk, out, nil)
+	w.saw("Wrap", nil, keymgr.WrappedKey{}, err)
+	return out, err
+}
+
 func (w *witness) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, error) {
 	info, err := w.kms.DescribeKey(ctx, key)
 	w.saw("DescribeKey", nil, keymgr.WrappedKey{}, err)

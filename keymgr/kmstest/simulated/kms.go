@@ -109,6 +109,18 @@ func (k *KMS) ReEncrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Cont
 	return out, nil
 }
 
+// Wrap wraps a data key that was made elsewhere.
+func (k *KMS) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr.Context) (w keymgr.WrappedKey, err error) {
+	err = k.call(ctx, func() error {
+		w, err = k.wrap(key, dk, ec)
+		return err
+	}, func() {})
+	if err != nil {
+		return keymgr.WrappedKey{}, err
+	}
+	return w, nil
+}
+
 // DescribeKey tells a key's state and newest version.
 func (k *KMS) DescribeKey(ctx context.Context, key string) (info keymgr.KeyInfo, err error) {
 	err = k.call(ctx, func() error {
