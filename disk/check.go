@@ -107,7 +107,7 @@ func (c *Catalogue) checkKeys(ctx context.Context, r Record, h *luks.Header) []F
 func (c *Catalogue) checkPending(ctx context.Context, r Record, h *luks.Header, t luks.Token) Finding {
 	path, err := c.storeFile(r)
 	if err == nil {
-		err = c.proveForeign(ctx, path, h)
+		err = c.proveForeign(ctx, r, path, h, mainSlot)
 	}
 	return finding("key", err, t.KeyURI+" unwraps the data key; the header's digest is made when the disk is first opened")
 }

@@ -89,6 +89,19 @@ func TestEscrow(t *testing.T) {
 		t.Fatalf("export: %v", err)
 	}
 	got.Destroy()
+	// The catalogue is lost too.
+	if err := os.Remove(s.recordPath("db")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Import(t.Context(), "db", r.Backend); !errors.Is(err, keymgr.ErrNotFound) {
+		t.Errorf("import by the lost key: %v", err)
+	}
+	if back, err := s.ImportByEscrow(t.Context(), "db", r.Backend); err != nil || back != r {
+		t.Errorf("import: %+v, %v, want %+v", back, err, r)
+	}
+	if e := events(t, s.Catalogue); len(e) != 3 || !strings.Contains(e[2].Detail, "imported") {
+		t.Errorf("recorded: %+v", e)
+	}
 	// The disk gets a key of its own again, in the KMS that is left.
 	own := strings.Replace(newCMK(t, s.operator(t, "other")), "local:", "other:", 1)
 	done, err := s.Rewrap(t.Context(), "db", RewrapOptions{Key: own, UseEscrow: true})

@@ -13,6 +13,16 @@ import (
 // from another host. The backing store is only read. Its key must unwrap here and
 // be proved right.
 func (c *Catalogue) Import(ctx context.Context, name, backendURI string) (Record, error) {
+	return c.importBy(ctx, name, backendURI, mainSlot)
+}
+
+// ImportByEscrow is Import that proves the key by that in escrow: the disk's own, or its
+// KMS, is lost.
+func (c *Catalogue) ImportByEscrow(ctx context.Context, name, backendURI string) (Record, error) {
+	return c.importBy(ctx, name, backendURI, escrowSlot)
+}
+
+func (c *Catalogue) importBy(ctx context.Context, name, backendURI string, from slot) (Record, error) {
 	if err := CheckName(name); err != nil {
 		return Record{}, err
 	}
@@ -25,21 +35,21 @@ func (c *Catalogue) Import(ctx context.Context, name, backendURI string) (Record
 		return Record{}, err
 	}
 	defer l.release()
-	r, err := c.adopt(ctx, name, uri)
+	r, err := c.adopt(ctx, name, uri, from)
 	if err != nil {
 		return Record{}, fmt.Errorf("import %s: %w", backendURI, err)
 	}
 	return r, nil
 }
 
-func (c *Catalogue) adopt(ctx context.Context, name, uri string) (Record, error) {
+func (c *Catalogue) adopt(ctx context.Context, name, uri string, from slot) (Record, error) {
 	if err := c.settle(name); err != nil {
 		return Record{}, err
 	}
 	if err := c.unregistered(Record{Name: name, Backend: uri}); err != nil {
 		return Record{}, err
 	}
-	r, err := c.readForeign(ctx, name, uri)
+	r, err := c.readForeign(ctx, name, uri, from)
 	if err != nil {
 		return Record{}, err
 	}
@@ -58,7 +68,7 @@ func (c *Catalogue) adopt(ctx context.Context, name, uri string) (Record, error)
 }
 
 // readForeign reads what a disk says of itself, and proves its key.
-func (c *Catalogue) readForeign(ctx context.Context, name, uri string) (Record, error) {
+func (c *Catalogue) readForeign(ctx context.Context, name, uri string, from slot) (Record, error) {
 	b, err := parseBackend(uri)
 	if err != nil {
 		return Record{}, err
@@ -83,16 +93,23 @@ func (c *Catalogue) readForeign(ctx context.Context, name, uri string) (Record, 
 	if _, err := extent(r, b.path, h); err != nil {
 		return Record{}, err
 	}
-	return r, c.proveForeign(ctx, b.path, h)
+	return r, c.proveForeign(ctx, r, b.path, h, from)
 }
 
 // proveForeign makes sure that the KMS opens the key of a disk that is to be
 // registered, and that it is the right one: by the digest, or, if that is pending, in
 // that nothing was ever written under another.
-func (c *Catalogue) proveForeign(ctx context.Context, path string, h *luks.Header) error {
+func (c *Catalogue) proveForeign(ctx context.Context, r Record, path string, h *luks.Header, from slot) error {
+	t, err := h.Token()
+	if err != nil {
+		return err
+	}
 	if !h.DigestPending() {
-		dk, err := c.unwrap(ctx, h, mainSlot)
+		dk, err := c.unwrap(ctx, h, from)
 		dk.Destroy()
+		if err == nil && from == escrowSlot {
+			err = c.usedEscrow(ctx, r, t, "imported")
+		}
 		return err
 	}
 	f, err := openStore(path, os.O_RDONLY)
@@ -103,11 +120,7 @@ func (c *Catalogue) proveForeign(ctx context.Context, path string, h *luks.Heade
 	if err := neverWritten(f, h); err != nil {
 		return err
 	}
-	t, err := h.Token()
-	if err != nil {
-		return err
-	}
-	dk, err := c.decrypt(ctx, t, mainSlot)
+	dk, err := c.decrypt(ctx, t, from)
 	dk.Destroy()
 	return err
 }

@@ -249,13 +249,20 @@ func (a *app) diskImportCommand() *cli.Command {
 		Name: "import", Usage: "register an encrypted disk that describes itself", ArgsUsage: "NAME",
 		Description: "For a disk whose catalogue is lost or that comes from another host. Its header names\n" +
 			"the key; the KMS must be able to unwrap it here.",
-		Flags:  []cli.Flag{&cli.StringFlag{Name: "backend", Usage: "`URI` of the backing store, file:PATH"}},
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "backend", Usage: "`URI` of the backing store, file:PATH"},
+			&cli.BoolFlag{Name: "use-escrow", Usage: "prove the disk by its key in escrow: its own key, or the KMS of that, is lost; recorded"},
+		},
 		Action: a.onDisks(a.diskImport, "NAME", "--backend"),
 	}
 }
 
 func (a *app) diskImport(c *cli.Context, disks *disk.Catalogue, args []string) error {
-	r, err := disks.Import(c.Context, args[0], c.String("backend"))
+	register := disks.Import
+	if c.Bool("use-escrow") {
+		register = disks.ImportByEscrow
+	}
+	r, err := register(c.Context, args[0], c.String("backend"))
 	if err != nil {
 		return err
 	}
