@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -26,6 +27,9 @@ import (
 	openapi "github.com/alibabacloud-go/darabonba-openapi/v2/client"
 	sdk "github.com/alibabacloud-go/kms-20160120/v3/client"
 	"github.com/alibabacloud-go/tea/tea"
+
+	"sealblk/keymgr/aliyun"
+	"sealblk/keymgr/kmstest"
 )
 
 // kmsService is sealblk kms serve in a process of its own.
@@ -66,7 +70,7 @@ func serveKMS(t *testing.T, state string, flags ...string) *kmsService {
 		stopped = true
 		cmd.Process.Signal(syscall.SIGINT)
 		log := <-logged
-		for _, word := range []string{"Signature", "EncryptionContext", "access_key_secret", "CiphertextBlob"} {
+		for _, word := range []string{"Signature", "sealblk:disk", "access_key_secret", "CiphertextBlob"} {
 			if strings.Contains(log, word) {
 				t.Errorf("the log has %q:\n%s", word, log)
 			}
@@ -155,18 +159,93 @@ func elsewhere(t *testing.T, s *kmsService, credentials, id string) {
 		t.Fatal(err)
 	}
 	uri := "aliyun:local/" + id
-	mustRun(t, host, "--config", config, "disk", "create", "far", "--size", "1M", "--key", uri)
-	key := filepath.Join(host, "far.key")
-	mustRun(t, host, "--config", config, "disk", "export-key", "far", "--out", key, "--yes-i-know")
+	mustRun(t, host, "--config", config, "disk", "create", "db", "--size", "1M", "--key", uri)
+	export := serve(t, host, program(t, host, "--config", config, "export", "db"))
+	export.connect().Close()
+	key := filepath.Join(host, "db.key")
+	mustRun(t, host, "--config", config, "disk", "export-key", "db", "--out", key, "--yes-i-know")
 	if data, err := os.ReadFile(key); err != nil || len(data) != 64 {
 		t.Errorf("data key of %d bytes, %v", len(data), err)
 	}
 	mustRun(t, s.state, "key", "disable", id)
-	out, err := program(t, host, "--config", config, "disk", "export-key", "far", "--out", key+"2", "--yes-i-know").CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "Rejected.Disabled") && !strings.Contains(string(out), "disabled") || !strings.Contains(string(out), id) {
+	out, err := program(t, host, "--config", config, "disk", "export-key", "db", "--out", key+"2", "--yes-i-know").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "Rejected.Disabled") || !strings.Contains(string(out), id) {
 		t.Errorf("under a disabled key: %v, %s", err, out)
 	}
 	mustRun(t, s.state, "key", "enable", id)
+}
+
+// TestConformanceOfKMSServe runs the suite of KMSs on a server of its own and a client of
+// its API; what is done to keys is done over the official SDK.
+func TestConformanceOfKMSServe(t *testing.T) {
+	state := t.TempDir()
+	operator, service := accessKey(t, state, "operator"), accessKey(t, state, "disk-service")
+	s := serveKMS(t, state)
+	admin, addr := s.client(operator, ""), strings.TrimPrefix(s.url, "http://")
+	kmstest.Run(t, func(t testing.TB) *kmstest.Subject {
+		proxy := kmstest.NewProxy(t, addr)
+		const patient, short = 20 * time.Second, 200 * time.Millisecond
+		open := func(timeout time.Duration) *aliyun.KMS {
+			k, err := aliyun.Open(aliyun.Config{Endpoint: "http://" + proxy.Addr(), Credentials: service, Timeout: timeout})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return k
+		}
+		k := &switched{KMS: open(patient)}
+		do := func(t testing.TB, err error) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		id := func(key string) *string { return tea.String(strings.TrimPrefix(key, "local/")) }
+		return &kmstest.Subject{
+			KMS: k, Scheme: aliyun.Scheme, Timeout: short, UnknownKey: "local/key-" + strings.Repeat("0", 32),
+			NewKey: func(t testing.TB) string {
+				made, err := admin.CreateKey(&sdk.CreateKeyRequest{})
+				do(t, err)
+				id := tea.StringValue(made.Body.KeyMetadata.KeyId)
+				do(t, authorize(state, id))
+				return "local/" + id
+			},
+			Disable: func(t testing.TB, key string) {
+				_, err := admin.DisableKey(&sdk.DisableKeyRequest{KeyId: id(key)})
+				do(t, err)
+			},
+			Enable: func(t testing.TB, key string) {
+				_, err := admin.EnableKey(&sdk.EnableKeyRequest{KeyId: id(key)})
+				do(t, err)
+			},
+			Rotate: func(t testing.TB, key string) {
+				_, err := admin.CreateKeyVersion(&sdk.CreateKeyVersionRequest{KeyId: id(key)})
+				do(t, err)
+			},
+			Deny: func(t testing.TB, key string) {
+				if code := run([]string{"sealblk", "--state-dir", state, "key", "revoke", *id(key), "--principal", "disk-service"}, streams{io.Discard, io.Discard}); code != 0 {
+					t.Fatalf("revoke: exit code %d", code)
+				}
+			},
+			Break: proxy.Break,
+			Hang:  func(t testing.TB) { k.KMS = open(short); proxy.Hang(t) },
+			Mend:  func(t testing.TB) { k.KMS = open(patient); proxy.Mend(t) },
+			Lacks: map[kmstest.Capability]string{kmstest.Throttling: "the server refuses only what is too much at a time"},
+		}
+	})
+	if err := s.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// switched is a KMS that another may take the place of.
+type switched struct{ *aliyun.KMS }
+
+func authorize(state, id string) error {
+	var out bytes.Buffer
+	line := []string{"sealblk", "--state-dir", state, "key", "authorize", id, "--principal", "disk-service", "--allow", "generate,decrypt,reencrypt"}
+	if code := run(line, streams{&out, &out}); code != 0 {
+		return errors.New(out.String())
+	}
+	return nil
 }
 
 func TestKMSServeOverTLS(t *testing.T) {

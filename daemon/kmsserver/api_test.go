@@ -319,6 +319,10 @@ func TestPreparedImportsEnd(t *testing.T) {
 func TestRefusalsSayWhatToDo(t *testing.T) {
 	s := newSite(t)
 	admin, service := s.client(local.Operator), s.client(local.DiskService)
+	_, early := admin.DescribeKey(&sdk.DescribeKeyRequest{KeyId: tea.String("alias/none")})
+	if m := tea.StringValue(wantCode(t, "before the first key", early, "Forbidden.KeyNotFound", 404).Message); !strings.Contains(m, "CreateKey") || strings.Contains(m, "/shm") {
+		t.Errorf("message %q", m)
+	}
 	mine, err := admin.CreateKey(&sdk.CreateKeyRequest{})
 	s.must(err)
 	id := mine.Body.KeyMetadata.KeyId

@@ -114,6 +114,9 @@ func faultOf(err error) *fault {
 
 // message says which key, in which state, and the way out.
 func message(e *keymgr.Error) string {
+	if e.Code == local.CodeKeyNotFound && e.Key == "" {
+		return "there are no keys yet; call CreateKey" // the KMS's own words name its folder
+	}
 	s := strings.TrimSuffix(e.Error(), " ("+e.Code+")")
 	way := wayOut[e.Code]
 	if e.Code == local.CodeState {
