@@ -40,11 +40,11 @@ type Retry struct {
 
 // DefaultRetry is for calls that a person waits for: a KMS that is down is given up
 // after ten seconds.
-var DefaultRetry = Retry{Patience: 10 * time.Minute, Silence: 10 * time.Second, Base: 200 * time.Millisecond, Max: 30 * time.Second}
+var DefaultRetry = Retry{Patience: 10 * time.Minute, Silence: 10 * time.Second, Base: 200 * time.Millisecond, Max: 5 * time.Second}
 
 // PatientRetry is for disks that start with their host, maybe with a whole site, when
 // nobody is there to try again, and the KMS may come up later.
-var PatientRetry = Retry{Patience: 10 * time.Minute, Silence: 2 * time.Minute, Base: 200 * time.Millisecond, Max: 30 * time.Second}
+var PatientRetry = Retry{Patience: 10 * time.Minute, Silence: 2 * time.Minute, Base: 200 * time.Millisecond, Max: 5 * time.Second}
 
 // Do makes the call until it succeeds, fails for good, or attempts, time or ctx end.
 // It returns the error of the last attempt.

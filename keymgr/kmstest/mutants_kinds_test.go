@@ -138,7 +138,7 @@ func reclassified(err, to error) error {
 		return to
 	}
 	other := *e
-	other.Err = fmt.Errorf("%v: %w", e.Err, to)
+	other.Err = fmt.Errorf("%s: %w", e.Err.Error(), to)
 	return &other
 }
 

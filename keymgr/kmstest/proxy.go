@@ -156,7 +156,7 @@ func (p *Proxy) pump(to, from net.Conn) {
 			}
 		}
 		if err != nil {
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				p.mayPass() // a farewell hangs like all else
 			}
 			return

@@ -119,7 +119,7 @@ func reveals(text string, key []byte) bool {
 			return false
 		}
 		part := key[at : at+window]
-		list := strings.Trim(fmt.Sprint(part), "[]")
+		list := strings.Trim(fmt.Sprintf("%d", part), "[]")
 		source := strings.Trim(fmt.Sprintf("%#v", part), "[]byte{}")
 		if bytes.Contains([]byte(text), part) || strings.Contains(lower, hex.EncodeToString(part)) ||
 			strings.Contains(text, list) || strings.Contains(text, source) || strings.Contains(text, strings.ReplaceAll(list, " ", ", ")) ||

@@ -48,7 +48,7 @@ func TestSleeperLendsItsSlot(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			c.Sleep(context.Background(), time.Hour) //nolint:errcheck // the context has no end
+			c.Sleep(context.Background(), time.Hour)
 		}()
 		<-done
 	})
@@ -83,7 +83,7 @@ func TestGateKeepsOrder(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			c.Sleep(t.Context(), time.Hour) //nolint:errcheck // nobody cancels
+			c.Sleep(t.Context(), time.Hour)
 			leave()
 			left = append(left, fmt.Sprint(i, "@", c.Now()))
 		})
@@ -120,7 +120,7 @@ func virtual(opts Options, f func(k *KMS, c *Clock)) *KMS {
 
 func TestLimitLatencyAndLoad(t *testing.T) {
 	k := virtual(Options{Limit: 10, Burst: 10, Latency: Latency{Min: time.Millisecond}}, func(k *KMS, c *Clock) {
-		k.CreateKey("k") //nolint:errcheck // never fails
+		k.CreateKey("k")
 		throttled := 0
 		for range 30 {
 			if _, err := k.DescribeKey(t.Context(), "k"); errors.Is(err, keymgr.ErrThrottled) {
@@ -138,16 +138,16 @@ func TestLimitLatencyAndLoad(t *testing.T) {
 
 func TestOutageAndLoss(t *testing.T) {
 	virtual(Options{Outages: []Outage{{time.Second, 2 * time.Second}}}, func(k *KMS, c *Clock) {
-		k.CreateKey("k") //nolint:errcheck // never fails
+		k.CreateKey("k")
 		for _, want := range []error{nil, keymgr.ErrUnreachable, nil} {
 			if _, err := k.DescribeKey(t.Context(), "k"); !errors.Is(err, want) {
 				t.Errorf("at %v: %v", c.Now(), err)
 			}
-			c.Sleep(t.Context(), time.Second) //nolint:errcheck // nobody cancels
+			c.Sleep(t.Context(), time.Second)
 		}
 	})
 	virtual(Options{Loss: 0.1, Seed: 7}, func(k *KMS, _ *Clock) {
-		k.CreateKey("k") //nolint:errcheck // never fails
+		k.CreateKey("k")
 		lost := 0
 		for range 1000 {
 			dk, _, err := k.GenerateDataKey(t.Context(), "k", nil)
