@@ -14,6 +14,7 @@ import (
 	"sealblk/daemon/worker"
 	"sealblk/keymgr"
 	"sealblk/keymgr/aliyun"
+	"sealblk/keymgr/vault"
 )
 
 // config is the configuration file. What it does not say has a default; what the
@@ -28,6 +29,7 @@ type config struct {
 		Serve kmsserver.Config `toml:"serve"`
 		// Aliyun is Alibaba Cloud KMS, and every kms serve of another host.
 		Aliyun aliyun.Config `toml:"aliyun"`
+		Vault  vault.Config  `toml:"vault"`
 	} `toml:"kms"`
 	Guard struct {
 		// Directory of a BPF file system in which the key guard is pinned.

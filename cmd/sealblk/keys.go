@@ -10,6 +10,7 @@ import (
 	"sealblk/keymgr"
 	"sealblk/keymgr/aliyun"
 	"sealblk/keymgr/local"
+	"sealblk/keymgr/vault"
 )
 
 // keys is every KMS that the configuration knows, as a principal uses them. Each is
@@ -24,10 +25,13 @@ func (a *app) keysWith(c *cli.Context, principal string, retry keymgr.Retry) (*k
 		return nil, err
 	}
 	dir := stateDir(c)
-	return keymgr.NewSet(retry, map[string]keymgr.Opener{
+	set := keymgr.NewSet(retry, map[string]keymgr.Opener{
 		keymgr.SchemeLocal: func(context.Context) (keymgr.KMS, error) { return openLocal(dir, config, principal) },
 		aliyun.Scheme:      func(context.Context) (keymgr.KMS, error) { return aliyun.Open(config.KMS.Aliyun) },
-	}), nil
+		vault.Scheme:       func(context.Context) (keymgr.KMS, error) { return vault.Open(config.KMS.Vault) },
+	})
+	set.SetGate(keymgr.FileGate{Dir: filepath.Join(dir, "run")})
+	return set, nil
 }
 
 func openLocal(stateDir string, config config, principal string) (*local.KMS, error) {

@@ -1,0 +1,219 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"sealblk/keymgr"
+	"sealblk/keymgr/secret"
+)
+
+// login keeps a token.
+//
+//	[none] ── token ──> [have] ── 2/3 of its time ──> renew ──> [have]
+//	                      │                             │ refused
+//	                      └─ ended (403, own look-up) ──┴──> log in anew
+type login struct {
+	config Config
+	client *client
+	turn   chan struct{} // of one: who logs in
+
+	ctx    context.Context // of the renewal
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	have    grant
+	closed  bool
+	running bool // the renewal
+	changed chan struct{}
+}
+
+// grant is a token and for how long it is good from when it was given. A ttl of 0 is
+// for ever.
+type grant struct {
+	token     string
+	ttl       time.Duration
+	renewable bool
+	given     time.Time
+}
+
+// due is when it should be renewed: the rest of its time is for trying again.
+func (g grant) due() time.Duration { return time.Until(g.given.Add(g.ttl * 2 / 3)) }
+
+func newLogin(config Config, c *client) *login {
+	l := &login{config: config, client: c, turn: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l
+}
+
+func (l *login) close() {
+	l.mu.Lock()
+	l.closed, l.have = true, grant{}
+	l.mu.Unlock()
+	l.cancel()
+	l.wg.Wait()
+}
+
+// token logs in, if nobody has. With an agent that does, there is none.
+func (l *login) token(ctx context.Context) (string, error) {
+	if have, err := l.current(); err != nil || have.token != "" || l.byAgent() {
+		return have.token, err
+	}
+	return l.logIn(ctx, "")
+}
+
+func (l *login) byAgent() bool { return l.config.TokenFile == "" && l.config.RoleID == "" }
+
+func (l *login) current() (grant, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return grant{}, ErrClosed
+	}
+	return l.have, nil
+}
+
+// replace returns another token when this one has ended. A token that is still good
+// was refused for what it may do.
+func (l *login) replace(ctx context.Context, token string) (fresh string, replaced bool) {
+	if token == "" || !l.ended(ctx, token) {
+		return "", false
+	}
+	fresh, err := l.logIn(ctx, token)
+	return fresh, err == nil && fresh != token
+}
+
+func (l *login) ended(ctx context.Context, token string) bool {
+	answer, err := l.client.send(ctx, token, request{http.MethodGet, "auth/token/lookup-self", nil})
+	answer.Destroy()
+	return isDenied(err)
+}
+
+// logIn gets a token in place of an old one, unless somebody just did.
+func (l *login) logIn(ctx context.Context, old string) (string, error) {
+	select {
+	case l.turn <- struct{}{}:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	defer func() { <-l.turn }()
+	if have, err := l.current(); err != nil || have.token != old {
+		return have.token, err
+	}
+	got, err := l.obtain(ctx)
+	if err != nil {
+		return "", err
+	}
+	return got.token, l.keep(got)
+}
+
+// keep takes a grant, and sees to its renewal.
+func (l *login) keep(g grant) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return ErrClosed
+	}
+	l.have = g
+	if !l.running {
+		l.running = true
+		l.wg.Go(l.renewals)
+	}
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (l *login) obtain(ctx context.Context) (grant, error) {
+	if l.config.TokenFile != "" {
+		return l.fromFile(ctx)
+	}
+	return l.byAppRole(ctx)
+}
+
+func (l *login) fromFile(ctx context.Context) (grant, error) {
+	token, err := readCredential("token_file", l.config.TokenFile)
+	if err != nil {
+		return grant{}, err
+	}
+	answer, err := l.client.send(ctx, token, request{http.MethodGet, "auth/token/lookup-self", nil})
+	if isDenied(err) {
+		return grant{}, &keymgr.Error{
+			Code: CodeAccessDenied, Hint: "put a token that is valid into " + l.config.TokenFile,
+			Err: fmt.Errorf("log in: the token is not valid (any more): %w", keymgr.ErrAccessDenied),
+		}
+	}
+	if err != nil {
+		return grant{}, err
+	}
+	defer answer.Destroy()
+	var reply struct {
+		Data struct {
+			TTL       int64 `json:"ttl"` // seconds
+			Renewable bool  `json:"renewable"`
+		} `json:"data"`
+	}
+	if err := decode(answer, &reply); err != nil {
+		return grant{}, err
+	}
+	return grant{token, time.Duration(reply.Data.TTL) * time.Second, reply.Data.Renewable, time.Now()}, nil
+}
+
+func (l *login) byAppRole(ctx context.Context) (grant, error) {
+	secretID, err := readCredential("secret_id_file", l.config.SecretIDFile)
+	if err != nil {
+		return grant{}, err
+	}
+	body := map[string]any{"role_id": l.config.RoleID, "secret_id": secretID}
+	answer, err := l.client.send(ctx, "", request{http.MethodPut, "auth/" + l.config.appRoleMount() + "/login", body})
+	if isRefusal(err) {
+		return grant{}, &keymgr.Error{
+			Code: CodeAccessDenied, Hint: "see role_id and approle_mount of [kms.vault], and put a secret id that is valid into " + l.config.SecretIDFile,
+			Err: fmt.Errorf("log in by AppRole: %w", keymgr.ErrAccessDenied),
+		}
+	}
+	if err != nil {
+		return grant{}, err
+	}
+	defer answer.Destroy()
+	return grantOf(answer)
+}
+
+// grantOf is what the answer to a log-in or a renewal grants.
+func grantOf(answer *secret.Buffer) (grant, error) {
+	var reply struct {
+		Auth struct {
+			Token     string `json:"client_token"`
+			TTL       int64  `json:"lease_duration"` // seconds
+			Renewable bool   `json:"renewable"`
+		} `json:"auth"`
+	}
+	if err := decode(answer, &reply); err != nil {
+		return grant{}, err
+	}
+	if reply.Auth.Token == "" {
+		return grant{}, errAnswer
+	}
+	return grant{reply.Auth.Token, time.Duration(reply.Auth.TTL) * time.Second, reply.Auth.Renewable, time.Now()}, nil
+}
+
+// errAnswer: an answer is not of the API. It may be a proxy's.
+var errAnswer = errors.New("the server's answer is not what was expected")
+
+// decode takes an answer that holds no data key apart.
+func decode(answer *secret.Buffer, to any) error {
+	text := bytes.TrimRight(answer.Bytes(), "\x00") // what was not filled
+	if json.Unmarshal(text, to) != nil {
+		return errAnswer
+	}
+	return nil
+}
