@@ -16,7 +16,7 @@ import (
 func (a *app) benchCommand() *cli.Command {
 	return &cli.Command{
 		Name: "bench", Usage: "measure vhost-user-blk servers: this one plain and encrypted, others, or any socket",
-		Subcommands: []*cli.Command{a.benchRunCommand(), a.benchCompareCommand(), a.benchReportCommand(), a.benchTargetsCommand()},
+		Subcommands: []*cli.Command{a.benchRunCommand(), a.benchCompareCommand(), a.benchReportCommand(), a.benchTargetsCommand(), a.benchStormCommand()},
 	}
 }
 
