@@ -101,6 +101,7 @@ func (s *storm) addHost() error {
 	set := keymgr.NewSet(s.policy(), map[string]keymgr.Opener{
 		simulated.Scheme: func(context.Context) (keymgr.KMS, error) { return s.kms, nil },
 	})
+	set.SetSimulated()
 	if s.Places > 0 {
 		set.SetGate(s.clock.NewGate(s.Places))
 	}

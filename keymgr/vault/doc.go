@@ -30,7 +30,7 @@
 //
 // Re-wrapping under the same key happens inside the engine. It cannot move a data key
 // to another of its keys; ReEncrypt then opens it into locked memory here and has it
-// wrapped anew.
+// wrapped anew, as Wrap does with a data key of another KMS.
 //
 // # States
 //

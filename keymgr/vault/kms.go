@@ -22,7 +22,10 @@ type KMS struct {
 	fit map[name]bool // keys that are as they must be
 }
 
-var _ keymgr.KMS = (*KMS)(nil)
+var (
+	_ keymgr.KMS     = (*KMS)(nil)
+	_ keymgr.Wrapper = (*KMS)(nil)
+)
 
 // Open prepares the use of a server. It does not connect.
 func Open(config Config) (*KMS, error) {
@@ -151,6 +154,25 @@ func (k *KMS) move(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, 
 		return keymgr.WrappedKey{}, err
 	}
 	defer dk.Destroy()
+	return k.wrap(ctx, to, dk, ec)
+}
+
+// Wrap wraps a data key that was made elsewhere.
+func (k *KMS) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr.Context) (keymgr.WrappedKey, error) {
+	n, err := parseName(key)
+	if err != nil {
+		return keymgr.WrappedKey{}, err
+	}
+	if err := keymgr.CheckDataKey(dk); err != nil {
+		return keymgr.WrappedKey{}, &keymgr.Error{Code: keymgr.CodeInvalid, Key: n.uri(), Hint: "wrap data keys only", Err: err}
+	}
+	if err := k.mustFit(ctx, n); err != nil {
+		return keymgr.WrappedKey{}, err
+	}
+	return k.wrap(ctx, n, dk, ec)
+}
+
+func (k *KMS) wrap(ctx context.Context, to name, dk *secret.Buffer, ec keymgr.Context) (keymgr.WrappedKey, error) {
 	bound, err := contextOf(ec)
 	if err != nil {
 		return keymgr.WrappedKey{}, err
