@@ -167,12 +167,36 @@ func elsewhere(t *testing.T, s *kmsService, credentials, id string) {
 	if data, err := os.ReadFile(key); err != nil || len(data) != 64 {
 		t.Errorf("data key of %d bytes, %v", len(data), err)
 	}
+	moveThere(t, host, config, uri)
 	mustRun(t, s.state, "key", "disable", id)
 	out, err := program(t, host, "--config", config, "disk", "export-key", "db", "--out", key+"2", "--yes-i-know").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "Rejected.Disabled") || !strings.Contains(string(out), id) {
 		t.Errorf("under a disabled key: %v, %s", err, out)
 	}
 	mustRun(t, s.state, "key", "enable", id)
+}
+
+// moveThere puts a disk of a host's own KMS under a key of another host.
+func moveThere(t *testing.T, host, config, uri string) {
+	t.Helper()
+	export := func(to string) []byte {
+		file := filepath.Join(host, to)
+		mustRun(t, host, "--config", config, "disk", "export-key", "own", "--out", file, "--yes-i-know")
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	mustRun(t, host, "--config", config, "disk", "create", "own", "--size", "1M", "--encrypted")
+	before := export("before")
+	mustRun(t, host, "--config", config, "disk", "rewrap", "own", "--key", uri)
+	if out := mustRun(t, host, "--config", config, "disk", "show", "own"); !strings.Contains(out, uri) {
+		t.Errorf("after the move:\n%s", out)
+	}
+	if !bytes.Equal(export("after"), before) {
+		t.Error("the data key is another one after the move")
+	}
 }
 
 // TestConformanceOfKMSServe runs the suite of KMSs on a server of its own and a client of

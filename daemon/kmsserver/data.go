@@ -105,8 +105,8 @@ func (c *call) wrapped(context string) (keymgr.WrappedKey, keymgr.Context, error
 	return w, ec, err
 }
 
-// encrypt is for what somebody else than this program wants to keep: the plaintext came
-// in the request's query string, which is on the Go heap.
+// encrypt wraps what the client brings. It came in the request's query string or form,
+// which is on the Go heap.
 func (c *call) encrypt() (any, error) {
 	key, err := c.key("KeyId")
 	if err != nil {

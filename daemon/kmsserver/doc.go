@@ -50,11 +50,11 @@
 // is why that is for the loopback interface only ([CheckListener]).
 //
 // On the Go heap are, out of reach of a wipe: the parameter Plaintext of a request to
-// Encrypt, with the whole query string it is part of (a data key of a disk is never
-// encrypted that way by this program's own clients, it is generated); the RSA keys of
-// GetParametersForImport until their token is used or expires; what crypto/hmac keeps
-// of an access key's secret, and crypto/rsa of imported material, for the moment of a
-// call. The process is not dumpable.
+// Encrypt, with the query string or form that it is part of, until the collector has
+// reused the memory (that is how a data key of another KMS comes here, when a disk
+// changes its KMS); the RSA keys of GetParametersForImport until their token is used or
+// expires; what crypto/hmac keeps of an access key's secret, and crypto/rsa of imported
+// material, for the moment of a call. The process is not dumpable.
 //
 // Nothing here logs a query string, a header or a body: the log has the action, the
 // principal, the result and the time that it took.

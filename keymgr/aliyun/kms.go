@@ -144,12 +144,7 @@ type opened struct {
 // hands the body over unread.
 func (k *KMS) callForKey(ctx context.Context, action string, n name, opensBlob bool, query map[string]*string) (opened, error) {
 	o, err := send(ctx, k, n, func(c *sdk.Client, runtime *util.RuntimeOptions) (opened, error) {
-		params := &openapi.Params{
-			Action: &action, Version: tea.String("2016-01-20"), Protocol: tea.String("HTTPS"), Pathname: tea.String("/"),
-			Method: tea.String("POST"), AuthType: tea.String("AK"), Style: tea.String("RPC"),
-			ReqBodyType: tea.String("formData"), BodyType: tea.String("binary"),
-		}
-		answer, err := c.CallApi(params, &openapi.OpenApiRequest{Query: query}, runtime)
+		answer, err := c.CallApi(params(action, "binary"), &openapi.OpenApiRequest{Query: query}, runtime)
 		if err != nil {
 			return opened{}, err
 		}
@@ -169,6 +164,15 @@ func (k *KMS) callForKey(ctx context.Context, action string, n name, opensBlob b
 		return opened{}, &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: "make a new data key: sealblk disk create", Err: err}
 	}
 	return o, nil
+}
+
+// params describe an action to the SDK; a reply that is binary is handed over unread.
+func params(action, reply string) *openapi.Params {
+	return &openapi.Params{
+		Action: &action, Version: tea.String("2016-01-20"), Protocol: tea.String("HTTPS"), Pathname: tea.String("/"),
+		Method: tea.String("POST"), AuthType: tea.String("AK"), Style: tea.String("RPC"),
+		ReqBodyType: tea.String("formData"), BodyType: &reply,
+	}
 }
 
 // contextText is an encryption context as a parameter; nil if it is empty.
