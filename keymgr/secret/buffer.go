@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"sealblk/internal/sigmask"
 )
 
 const (
@@ -122,6 +124,23 @@ func (b *Buffer) Backing() Backing {
 func (b *Buffer) Equal(o *Buffer) bool {
 	x, y := b.Bytes(), o.Bytes()
 	return x != nil && y != nil && subtle.ConstantTimeCompare(x, y) == 1
+}
+
+// First is a second buffer with the first n bytes of this one.
+func (b *Buffer) First(n int) (*Buffer, error) {
+	if n > b.Len() {
+		return nil, fmt.Errorf("take %d bytes of a secret: %w", n, ErrSize)
+	}
+	out, err := New(n)
+	if err != nil {
+		return nil, err
+	}
+	// The copy goes through registers.
+	if err := sigmask.Do(func() error { copy(out.Bytes(), b.Bytes()); return nil }); err != nil {
+		out.Destroy()
+		return nil, fmt.Errorf("copy secret: %w", err)
+	}
+	return out, nil
 }
 
 // Destroy wipes the memory and unmaps it. It may be called more than once, and on

@@ -78,3 +78,38 @@ func transfer(wait func(func(fd uintptr) bool) error, call func(int, []byte) (in
 	}
 	return failure
 }
+
+// ReadAll reads a pipe, socket or file to its end into locked memory. It fails with
+// ErrSize unless there are 1 to limit bytes.
+func ReadAll(f *os.File, limit int) (*Buffer, error) {
+	all, err := New(limit + 1)
+	if err != nil {
+		return nil, err
+	}
+	defer all.Destroy()
+	n, err := all.fillToEnd(f)
+	if err != nil {
+		return nil, fmt.Errorf("read secret: %w", err)
+	}
+	if n < 1 || n > limit {
+		return nil, fmt.Errorf("read secret of 1 to %d bytes: %w", limit, ErrSize)
+	}
+	return all.First(n)
+}
+
+// fillToEnd reads until the end of the file or of the buffer.
+func (b *Buffer) fillToEnd(f *os.File) (n int, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	read := func(fd int, p []byte) (int, error) {
+		got, err := unix.Read(fd, p)
+		n += max(got, 0)
+		return got, err
+	}
+	if err = transfer(conn.Read, read, b.Bytes()); errors.Is(err, io.ErrUnexpectedEOF) {
+		err = nil
+	}
+	return n, err
+}

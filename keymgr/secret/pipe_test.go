@@ -95,3 +95,56 @@ func TestWritePipeFailures(t *testing.T) {
 		t.Errorf("write of a destroyed secret: %v", err)
 	}
 }
+
+func TestReadAll(t *testing.T) {
+	for _, size := range []int{1, 64, 5000} {
+		b, err := Random(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Destroy()
+		r, w := pipe(t)
+		if err := b.WritePipe(w); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		got, err := ReadAll(r, 5000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !got.Equal(b) {
+			t.Errorf("%d bytes came out as %d others", size, got.Len())
+		}
+		got.Destroy()
+	}
+	for _, size := range []int{0, 9, 100} {
+		r, w := pipe(t)
+		if _, err := w.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		if b, err := ReadAll(r, 8); !errors.Is(err, ErrSize) {
+			b.Destroy()
+			t.Errorf("%d bytes where 8 are allowed: %v", size, err)
+		}
+	}
+}
+
+func TestFirst(t *testing.T) {
+	b, err := Random(40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Destroy()
+	f, err := b.First(7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Destroy()
+	if f.Len() != 7 || string(f.Bytes()) != string(b.Bytes()[:7]) {
+		t.Error("the copy differs")
+	}
+	if _, err := b.First(41); !errors.Is(err, ErrSize) {
+		t.Errorf("more than there is: %v", err)
+	}
+}
