@@ -25,13 +25,14 @@
 //
 // # Storage
 //
-//	root.key         32 random bytes, mode 0600
+//	root.key         32 random bytes, mode 0600; or, in its place,
+//	root.json        the root key, wrapped by a source that is elsewhere
 //	index.json       generation of every key, all aliases, the change in progress
 //	keys/ID.json     one key: state, policy, versions with their sealed material
 //	audit.log        one line for every call
 //	lock             held (flock) during every call
 //
-// Everything but root.key is authenticated with AES-256-GCM under the root key,
+// Everything but root.key and the lock is authenticated with AES-256-GCM under the root key,
 // together with its format and version. Material is sealed under the root key too,
 // bound to key id and version number. The index holds the generation of every record,
 // and every change raises one, so a record that was replaced by an older one of its
@@ -46,8 +47,30 @@
 // state is the old or the new one. A call that fails on a write may have taken
 // effect.
 //
-// Losing root.key loses every disk. When it is missing and anything is stored under
+// Losing the root key loses every disk. When it is missing and anything is stored under
 // it, Open fails and never makes another one.
+//
+// # Root key
+//
+// The source of the root key is [RootFile], or a [RootSource] of the options: under a
+// passphrase ([PassphraseSource], Argon2id), under a key in a systemd credential or in
+// a file elsewhere ([CredentialSource]), or one of another package (a TPM, an HSM).
+// Then root.json stands in the place of root.key. It says which source, and holds what
+// the source made of the root key and needs to open it (salt, stretching, PCRs, names
+// of keys): these parameters are authenticated by the source, and all of the file under
+// the root key itself, once it is open. A checksum tells a damaged file from a wrong
+// passphrase before. An older root.json that is put back opens by what it was wrapped
+// under then, as an older copy of root.key would: the root key never changes.
+//
+// What opens an existing KMS is what is in its folder; Options.Root is where a new or
+// restored one puts its root key, which is in no file before it is wrapped.
+// [KMS.SetRootSource] moves it: root.json is written first, after the new source has
+// shown that it opens it, then root.key is renamed to root.key.old, overwritten and
+// removed; to a file, root.key is written, then root.json removed. Until that is done,
+// root.json is what counts, but for one that does not open while root.key is there.
+// The next opening finishes what a crash interrupted.
+//
+// A source may take its time, or ask the user: root.json is opened without the lock.
 //
 // # Audit
 //
@@ -102,13 +125,13 @@
 //
 // # Secrets in memory
 //
-// The root key, CMK material and data keys are only ever in locked memory (package
-// secret), read from files and decrypted straight into it. One exception remains:
-// crypto/aes keeps the expanded round keys of a cipher on the Go heap, as crypto/hkdf
-// does for the moment of a derivation. Ciphers
-// therefore live for one operation each; what the collector leaves of them until it
-// reuses the memory is round keys of the root key and of the CMK, never a data key,
-// and HardenProcess keeps it out of core dumps.
+// The root key, CMK material, passphrases and data keys are only ever in locked memory
+// (package secret), read from files and decrypted straight into it. Two exceptions
+// remain: Argon2 keeps its work in ordinary memory, and crypto/aes keeps the expanded
+// round keys of a cipher on the Go heap, as crypto/hkdf does for the moment of a
+// derivation. Ciphers therefore live for one operation each; what the collector leaves
+// of them until it reuses the memory is round keys of the root key and of the CMK, never
+// a data key, and HardenProcess keeps it out of core dumps.
 //
 // # Threading
 //

@@ -45,6 +45,7 @@ const (
 	CodeProtected       = "Rejected.DeletionProtection"
 	CodeMaterial        = "InvalidKeyMaterial"
 	CodeOrigin          = "Unsupported.Origin"
+	CodeRootLocked      = "RootKeyLocked"
 )
 
 // damaged is the error for a stored file that cannot be trusted.
@@ -76,4 +77,9 @@ func onlyOperator(what, principal string) error {
 		Code: CodeAccessDenied, Hint: "this is for the principal " + Operator,
 		Err: fmt.Errorf("%s by %s: %w", what, principal, keymgr.ErrAccessDenied),
 	}
+}
+
+// locked is the error of a source that cannot open the root key as things are.
+func locked(why, hint string) error {
+	return &keymgr.Error{Code: CodeRootLocked, Hint: hint, Err: fmt.Errorf("%s: %w", why, keymgr.ErrAccessDenied)}
 }

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// temporary ends the name of a file that is not finished.
+const temporary = ".tmp"
+
 // files is a folder whose files are replaced as a whole.
 type files struct {
 	dir string
@@ -52,20 +55,14 @@ func (f *files) make(name string) error {
 // that is there was left by a crash.
 func (f *files) replace(name string, fill func(*os.File) error) error {
 	path := f.path(name)
-	tmp := path + ".tmp"
+	tmp := path + temporary
 	if err := f.writeNew(tmp, name, fill); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", path, err), removeIfThere(tmp))
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return errors.Join(fmt.Errorf("replace file: %w", err), removeIfThere(tmp))
 	}
-	if err := f.did("rename", name); err != nil {
-		return err
-	}
-	if err := syncFolder(filepath.Dir(path)); err != nil {
-		return err
-	}
-	return f.did("sync folder", name)
+	return f.sync("rename", name)
 }
 
 func (f *files) writeNew(path, name string, fill func(*os.File) error) error {

@@ -19,6 +19,11 @@ type Options struct {
 	// Users names what is wrapped under a key, by its URI: disks, snapshots. A key with
 	// users is deleted by force only. Nil: nobody is asked. It must not call the KMS.
 	Users func(ctx context.Context, uri string) ([]string, error)
+	// Root is the source that keeps the root key of a KMS that is made or restored, ""
+	// for RootFile. An existing one opens by the source that has it.
+	Root string
+	// Sources are the sources of root keys beside RootFile, by name.
+	Sources map[string]RootSource
 	// Now is the clock; nil: the system's.
 	Now func() time.Time
 }
@@ -42,7 +47,7 @@ func Open(dir string, opts Options) (*KMS, error) {
 
 func open(f files, opts Options) (*KMS, error) {
 	k := &KMS{
-		store:     &store{files: f, random: secret.Random},
+		store:     &store{files: f, random: secret.Random, rootSource: opts.Root, sources: opts.Sources},
 		region:    orDefault(opts.Region, DefaultRegion),
 		principal: orDefault(opts.Principal, Operator),
 		users:     opts.Users,

@@ -48,8 +48,12 @@ func restore(ctx context.Context, into files, opts Options, passphrase *secret.B
 		return 0, fmt.Errorf("remove unfinished restore: %w", err)
 	}
 	defer os.RemoveAll(made.dir) //nolint:errcheck // the next restore will, too
-	if err := unpack(made, root, stored); err != nil {
+	if err := unpack(made, stored); err != nil {
 		return 0, fmt.Errorf("unpack backup: %w", err)
+	}
+	unpacked := &store{files: made, root: root, rootSource: opts.Root, sources: opts.Sources}
+	if err := unpacked.saveRoot(unpacked.wantedRoot()); err != nil {
+		return 0, fmt.Errorf("store root key: %w", err)
 	}
 	keys, err := checkRestored(ctx, made, opts)
 	if err != nil {
@@ -99,11 +103,8 @@ func refuseKMS(f files) error {
 	}
 }
 
-func unpack(f files, root *secret.Buffer, stored map[string][]byte) error {
+func unpack(f files, stored map[string][]byte) error {
 	if err := errors.Join(f.make(""), f.make("keys")); err != nil {
-		return err
-	}
-	if err := f.replace(rootFile, root.WritePipe); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(stored)) {

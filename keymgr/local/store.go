@@ -9,20 +9,19 @@ import (
 	"strings"
 	"sync"
 
-	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 )
 
-const (
-	rootFile = "root.key"
-	// maxFile is the size that no index or record reaches.
-	maxFile = 64 << 20
-)
+// maxFile is the size that no index or record reaches.
+const maxFile = 64 << 20
 
 // store is the folder of a KMS.
 type store struct {
 	files
 	random func(size int) (*secret.Buffer, error)
+	// rootSource is where a new root key goes; sources are all but RootFile.
+	rootSource string
+	sources    map[string]RootSource
 
 	mu       sync.Mutex     // held during a session
 	root     *secret.Buffer // nil while there is no KMS, and when closed
@@ -43,19 +42,29 @@ func (s *store) open() error {
 
 // there tells whether the folder holds a KMS, whole or in part.
 func (s *store) there() (bool, error) {
-	there, err := s.exists(rootFile)
-	if err != nil || there {
-		return there, err
+	for _, name := range []string{rootFile, rootWrapped} {
+		if there, err := s.exists(name); err != nil || there {
+			return there, err
+		}
 	}
 	return s.used()
 }
 
 // prepare leaves root key and index in the folder.
-func (s *store) prepare() error {
+func (s *store) prepare() (err error) {
+	defer func() {
+		if err != nil {
+			s.root.Destroy()
+			s.root = nil
+		}
+	}()
 	if err := s.make(""); err != nil {
 		return err
 	}
 	if err := s.make("keys"); err != nil {
+		return err
+	}
+	if err := s.unwrapRoot(); err != nil {
 		return err
 	}
 	lock, err := s.lock()
@@ -70,61 +79,6 @@ func (s *store) prepare() error {
 		return err
 	}
 	return s.openIndex()
-}
-
-// openRoot sets root, which stays the store's to destroy even on failure.
-func (s *store) openRoot() (err error) {
-	s.root, err = s.readRoot()
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	used, err := s.used()
-	if err != nil {
-		return err
-	}
-	if used {
-		return &keymgr.Error{
-			Code: CodeDamaged,
-			Hint: "restore the file from a backup; without it no disk of this KMS can be opened",
-			Err:  fmt.Errorf("read %s: it is missing, but keys are stored under it: %w", s.path(rootFile), keymgr.ErrCorrupt),
-		}
-	}
-	return s.makeRoot()
-}
-
-// readRoot reads the root key straight into locked memory.
-func (s *store) readRoot() (*secret.Buffer, error) {
-	f, err := os.Open(s.path(rootFile))
-	if err != nil {
-		return nil, fmt.Errorf("open root key: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("examine root key: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, &keymgr.Error{
-			Code: CodeAccessDenied,
-			Hint: "chmod 600 " + f.Name() + ", if you are sure that nobody else has read it",
-			Err:  fmt.Errorf("read %s: mode %04o lets others read it: %w", f.Name(), mode, fs.ErrPermission),
-		}
-	}
-	if !info.Mode().IsRegular() || info.Size() != keySize {
-		return nil, damaged(f.Name(), fmt.Sprintf("it is not a file of %d bytes", keySize))
-	}
-	return secret.ReadPipe(f, keySize)
-}
-
-func (s *store) makeRoot() (err error) {
-	s.root, err = s.random(keySize)
-	if err == nil {
-		err = s.replace(rootFile, s.root.WritePipe)
-	}
-	if err != nil {
-		return fmt.Errorf("make root key: %w", err)
-	}
-	return nil
 }
 
 // openIndex makes the index of an empty folder. Where keys are, it must be there.
@@ -197,7 +151,7 @@ func (s *store) readDocument(name, format string) ([]byte, error) {
 		return nil, err
 	}
 	if !ok {
-		return nil, damaged(s.path(name), "it was altered, or "+s.path(rootFile)+" is another one")
+		return nil, damaged(s.path(name), "it was altered, or "+s.rootName()+" is another one")
 	}
 	return d.Body, nil
 }
