@@ -92,6 +92,12 @@ func matches(r Record, h *luks.Header) error {
 		return differ("size in bytes", r.SizeBytes, d.Size)
 	case d.SectorSize != r.SectorSize:
 		return differ("sector size", r.SectorSize, d.SectorSize)
+	case d.Role != string(r.Role):
+		return differ("role", r.Role, d.Role)
+	case d.Serial != r.Serial:
+		return differ("serial number", r.Serial, d.Serial)
+	case !d.Created.Equal(r.Created):
+		return differ("creation date", r.Created, d.Created)
 	case t.DigestPending && !r.DigestPending:
 		return differ("whether the disk was never opened", r.DigestPending, t.DigestPending)
 	}

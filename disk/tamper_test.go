@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -400,4 +402,49 @@ func TestImportOfTamperedHeader(t *testing.T) {
 			}
 		})
 	}
+}
+
+// mayDiffer are members of a token that a record need not repeat: a disk is imported under
+// any name, and the scope of a key may be larger in the header, from which it grows.
+var mayDiffer = regexp.MustCompile(`"name":"[^"]*"|"key_scope_blocks":"[^"]*"`)
+
+// TestEveryByteOfTheToken alters each byte of both copies of the token, and makes the
+// checksums good again, which takes an attacker: the disk is not served.
+func TestEveryByteOfTheToken(t *testing.T) {
+	s := newScene(t)
+	head := s.read(s.img("db"))[:2*headerCopy]
+	token := s.part("db", "tokens", "0")
+	start := bytes.Index(head[binaryHeader:headerCopy], []byte(token))
+	f, err := os.OpenFile(s.img("db"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	step := 1
+	if testing.Short() {
+		step = 13
+	}
+	free := mayDiffer.FindAllStringIndex(token, -1)
+	for i := 0; i < len(token); i += step {
+		if slices.ContainsFunc(free, func(m []int) bool { return m[0] <= i && i < m[1] }) {
+			continue
+		}
+		bad := bytes.Clone(head)
+		for _, c := range [][]byte{bad[:headerCopy], bad[headerCopy:]} {
+			c[binaryHeader+start+i] ^= 1
+			seal(c)
+		}
+		if _, err := f.WriteAt(bad, 0); err != nil {
+			t.Fatal(err)
+		}
+		d, err := s.Open(t.Context(), "db", OpenOptions{})
+		if err == nil {
+			d.Close()
+			t.Errorf("served with byte %d of the token altered: …%s…", i, token[max(i-20, 0):min(i+20, len(token))])
+		}
+	}
+	if _, err := f.WriteAt(head, 0); err != nil {
+		t.Fatal(err)
+	}
+	wantWhole(t, s.Catalogue, "db")
 }

@@ -268,7 +268,7 @@ func TestEveryByteOfBothCopies(t *testing.T) {
 			f.b[c*defaultHdrSize+i] ^= 0x10
 		}
 	}
-	for i := 0; i < defaultHdrSize; i += 61 {
+	for i := 0; i < defaultHdrSize; i += step {
 		f.b[i] ^= 0x10
 		f.b[defaultHdrSize+i] ^= 0x10
 		if _, err := Open(f); !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNoHeader) {

@@ -3,6 +3,7 @@ package local
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -65,17 +66,94 @@ func storedFiles(t *testing.T, dir string) []string {
 	return names
 }
 
+// stride is how far apart the bytes are that a test of every byte alters: 1, but where
+// tests shall be short.
+func stride() int {
+	if testing.Short() {
+		return 11
+	}
+	return 1
+}
+
+// eachFlip calls f with a file that differs from a good one in one bit, for every byte
+// of it and each bit in turn, and puts the good one back.
+func eachFlip(t *testing.T, path string, f func(what string, at int)) {
+	t.Helper()
+	good := readFile(t, path)
+	for i := 0; i < len(good); i += stride() {
+		bad := bytes.Clone(good)
+		bad[i] ^= 1 << (i % 8)
+		writeFile(t, path, bad)
+		f(fmt.Sprintf("bit %d of byte %d of %s", i%8, i, filepath.Base(path)), i)
+	}
+	writeFile(t, path, good)
+}
+
+// TestEveryByteOfTheStore alters every file of a KMS at every byte: the damage is found
+// when the KMS is used, and the file is named.
+func TestEveryByteOfTheStore(t *testing.T) {
+	dir, w, dk := populated(t)
+	wrapped := copyFolder(t, dir)
+	opts := rooted("", map[string]RootSource{RootPassphrase: asks(t, "correct horse")})
+	k := openWith(t, wrapped, opts)
+	if err := k.SetRootSource(t.Context(), RootPassphrase, opts.Sources[RootPassphrase]); err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+	for _, name := range append(storedFiles(t, dir), rootFile) {
+		path := filepath.Join(dir, name)
+		eachFlip(t, path, func(what string, _ int) { wantDamage(t, what, use(t, dir), path) })
+	}
+	path := filepath.Join(wrapped, rootWrapped)
+	eachFlip(t, path, func(what string, _ int) {
+		_, err := Open(wrapped, opts)
+		wantDamage(t, what, err, path)
+	})
+	wantOpens(t, openAt(t, dir), w, dk)
+	wantOpens(t, openWith(t, wrapped, opts), w, dk)
+}
+
+// TestEveryByteOfTheAuditLog: what the index still has is mended, the rest is named.
+func TestEveryByteOfTheAuditLog(t *testing.T) {
+	dir, records := longLog(t)
+	path := filepath.Join(dir, auditFile)
+	good := readFile(t, path)
+	durable := bytes.Index(good, fmt.Appendf(nil, `{"number":%d,`, maxTail+1))
+	eachFlip(t, path, func(what string, at int) {
+		n, err := verify(t, dir)
+		if at < durable {
+			wantDamage(t, what, err, auditFile)
+			wantDamage(t, what, err, fmt.Sprintf("record %d ", 1+bytes.Count(good[:at], []byte("\n"))))
+		} else if err != nil || n != uint64(records) || !bytes.Equal(readFile(t, path), good) {
+			t.Errorf("%s: %d records, %v", what, n, err)
+		}
+	})
+}
+
+// TestEveryBitOfAWrappedKey: each is detected, and none leads to a data key.
+func TestEveryBitOfAWrappedKey(t *testing.T) {
+	k := newKMS(t)
+	dk, w := generate(t, k, newKey(t, k))
+	for i := range w.Blob {
+		for bit := 0; bit < 8; bit += stride() {
+			bad := w
+			bad.Blob = bytes.Clone(w.Blob)
+			bad.Blob[i] ^= 1 << bit
+			got, err := k.As(DiskService).Decrypt(t.Context(), bad, disk("1"))
+			if !errors.Is(err, keymgr.ErrCorrupt) {
+				got.Destroy()
+				t.Errorf("bit %d of byte %d: %v", bit, i, err)
+			}
+		}
+	}
+	wantOpens(t, k, w, dk)
+}
+
 func TestAlteredFilesAreNamed(t *testing.T) {
 	dir, _, _ := populated(t)
 	for _, name := range storedFiles(t, dir)[:2] {
 		path := filepath.Join(dir, name)
 		good := readFile(t, path)
-		for i := 0; i < len(good); i += 3 {
-			bad := bytes.Clone(good)
-			bad[i] ^= 1 << (i % 8)
-			writeFile(t, path, bad)
-			wantDamage(t, "byte flipped", use(t, dir), path)
-		}
 		for _, n := range []int{0, 1, len(good) / 2, len(good) - 2, len(good) - 1} {
 			writeFile(t, path, good[:n])
 			wantDamage(t, "torn", use(t, dir), path)
