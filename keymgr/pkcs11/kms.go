@@ -1,0 +1,223 @@
+//go:build pkcs11
+
+package pkcs11
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"time"
+
+	"sealblk/keymgr"
+	"sealblk/keymgr/secret"
+)
+
+// KMS uses the keys of one token.
+type KMS struct {
+	token *token
+	now   func() time.Time
+}
+
+var _ keymgr.KMS = (*KMS)(nil)
+
+// Open loads the module. The token is looked for when a key is first used.
+func Open(c Config) (keymgr.KMS, error) { return open(c) }
+
+func open(c Config) (*KMS, error) {
+	t, err := newToken(c)
+	if err != nil {
+		return nil, fmt.Errorf("open KMS: %w", err)
+	}
+	return &KMS{token: t, now: time.Now}, nil
+}
+
+// Close ends the sessions with the token.
+func (k *KMS) Close() error {
+	k.token.close()
+	return nil
+}
+
+// made is a data key with what it is wrapped to.
+type made struct {
+	dk *secret.Buffer
+	w  keymgr.WrappedKey
+}
+
+// GenerateDataKey makes a data key from the random numbers of the HSM and of the kernel.
+func (k *KMS) GenerateDataKey(ctx context.Context, key string, ec keymgr.Context) (*secret.Buffer, keymgr.WrappedKey, error) {
+	const what = "generate data key"
+	digest, err := digestContext(ec)
+	if err != nil {
+		return nil, keymgr.WrappedKey{}, err
+	}
+	m, err := call(ctx, k.token, key, what, func(s session) (made, error) {
+		v, err := k.primary(s, key)
+		if err != nil {
+			return made{}, err
+		}
+		dk, err := s.random(keymgr.DataKeySize)
+		if err == nil {
+			err = keymgr.CheckDataKey(dk)
+		}
+		var w keymgr.WrappedKey
+		if err == nil {
+			w, err = s.wrap(key, v, dk, digest)
+		}
+		if err != nil {
+			dk.Destroy()
+			return made{}, err
+		}
+		return made{dk, w}, nil
+	}, func(m made) { m.dk.Destroy() })
+	return m.dk, m.w, err
+}
+
+// GenerateDataKeyWithoutPlaintext is GenerateDataKey for a caller that must not see the
+// data key. This process has it for a moment: see the package documentation.
+func (k *KMS) GenerateDataKeyWithoutPlaintext(ctx context.Context, key string, ec keymgr.Context) (keymgr.WrappedKey, error) {
+	dk, w, err := k.GenerateDataKey(ctx, key, ec)
+	dk.Destroy()
+	return w, err
+}
+
+// Decrypt unwraps a data key under the version that its blob names.
+func (k *KMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context) (*secret.Buffer, error) {
+	key, b, digest, err := take(w, ec)
+	if err != nil {
+		return nil, err
+	}
+	return call(ctx, k.token, key, "decrypt data key", func(s session) (*secret.Buffer, error) {
+		return s.unwrap(key, b, digest)
+	}, (*secret.Buffer).Destroy)
+}
+
+// take parses the arguments of a call that unwraps.
+func take(w keymgr.WrappedKey, ec keymgr.Context) (key string, b blob, digest contextDigest, err error) {
+	if digest, err = digestContext(ec); err == nil {
+		key, b, err = parseWrapped(w)
+	}
+	return key, b, digest, err
+}
+
+// ReEncrypt wraps the same data key under the primary version of newKey. This process
+// has it for a moment.
+func (k *KMS) ReEncrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, newKey string) (keymgr.WrappedKey, error) {
+	key, b, digest, err := take(w, ec)
+	if err != nil {
+		return keymgr.WrappedKey{}, err
+	}
+	return call(ctx, k.token, newKey, "re-encrypt data key", func(s session) (keymgr.WrappedKey, error) {
+		dk, err := s.unwrap(key, b, digest)
+		if err != nil {
+			return keymgr.WrappedKey{}, err
+		}
+		defer dk.Destroy()
+		v, err := k.primary(s, newKey)
+		if err != nil {
+			return keymgr.WrappedKey{}, err
+		}
+		return s.wrap(newKey, v, dk, digest)
+	}, func(keymgr.WrappedKey) {})
+}
+
+// DescribeKey tells what the token says of a key. It is Disabled when no version of it
+// may encrypt.
+func (k *KMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, error) {
+	return call(ctx, k.token, key, "describe key", func(s session) (keymgr.KeyInfo, error) {
+		all, err := s.versions(key)
+		if err != nil {
+			return keymgr.KeyInfo{}, err
+		}
+		info := keymgr.KeyInfo{
+			URI: uriOf(key), KeyID: key, Aliases: []string{}, State: keymgr.Enabled, Origin: "PKCS11",
+			Description: "label " + all[0].label, Versions: len(all), Created: all[0].start,
+		}
+		if v, err := primary(key, all, k.now()); err == nil {
+			info.PrimaryVersion = v.name()
+		} else {
+			info.State, info.PrimaryVersion = keymgr.Disabled, all[len(all)-1].name()
+		}
+		return info, nil
+	}, func(keymgr.KeyInfo) {})
+}
+
+func (k *KMS) primary(s session, key string) (version, error) {
+	all, err := s.versions(key)
+	if err != nil {
+		return version{}, err
+	}
+	return primary(key, all, k.now())
+}
+
+// random is as unpredictable as the better of the HSM's and the kernel's generator.
+func (s session) random(size int) (*secret.Buffer, error) {
+	out, err := secret.Random(size)
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := secret.New(size)
+	if err == nil {
+		err = s.raw.generateRandom(s.handle, theirs)
+	}
+	if err == nil {
+		subtle.XORBytes(out.Bytes(), out.Bytes(), theirs.Bytes())
+	}
+	theirs.Destroy()
+	if err != nil {
+		out.Destroy()
+		return nil, err
+	}
+	return out, nil
+}
+
+func (s session) wrap(key string, v version, dk *secret.Buffer, digest contextDigest) (keymgr.WrappedKey, error) {
+	b, err := s.sealBlob(v, dk, digest)
+	if err != nil {
+		return keymgr.WrappedKey{}, err
+	}
+	return keymgr.WrappedKey{URI: uriOf(key), Version: v.name(), Blob: b.encode()}, nil
+}
+
+func (s session) sealBlob(v version, plain *secret.Buffer, digest contextDigest) (b blob, err error) {
+	b = blob{id: v.id, digest: digest, header: blobHeader(v.id, digest)}
+	if b.nonce, b.sealed, err = s.seal(v.object, plain, b.header); err != nil {
+		return blob{}, err
+	}
+	if len(b.nonce) < 1 || len(b.nonce) > maxNonce || len(b.sealed) != plain.Len()+tagSize {
+		return blob{}, fmt.Errorf("encrypt in the token: it answers with %d bytes of nonce and %d of ciphertext", len(b.nonce), len(b.sealed))
+	}
+	return b, nil
+}
+
+// unwrap opens a blob. A data key under another context never leaves this function.
+func (s session) unwrap(key string, b blob, digest contextDigest) (*secret.Buffer, error) {
+	dk, err := s.openBlob(key, b)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case dk == nil:
+		return nil, badBlob(uriOf(key), "its authentication fails")
+	case b.digest != digest:
+		dk.Destroy()
+		return nil, otherContext(uriOf(key))
+	}
+	if err := keymgr.CheckDataKey(dk); err != nil {
+		dk.Destroy()
+		return nil, err
+	}
+	return dk, nil
+}
+
+// openBlob returns nil without an error when the authentication fails.
+func (s session) openBlob(key string, b blob) (*secret.Buffer, error) {
+	all, err := s.versions(key)
+	if err != nil {
+		return nil, err
+	}
+	v, err := byID(key, all, b.id)
+	if err != nil {
+		return nil, err
+	}
+	return s.open(v.object, b.nonce, b.sealed, b.header)
+}
