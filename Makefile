@@ -7,7 +7,7 @@ LINT        := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help setup build test race lint fuzz e2e bench bench-cipher bench-check bench-guest demo man generate clean
+.PHONY: help setup build build-pkcs11 test test-pkcs11 race lint fuzz e2e bench bench-cipher bench-check bench-guest demo man generate clean
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,13 +18,23 @@ setup: ## install what the other targets need (Debian packages, Go modules)
 build: ## the program, as one static binary: bin/sealblk
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/sealblk ./cmd/sealblk
 
-test: setup ## unit and command tests, then the same under the race detector
+build-pkcs11: ## the program with PKCS#11, which needs C: bin/sealblk-pkcs11
+	CGO_ENABLED=1 $(GO) build -trimpath -tags pkcs11 -ldflags "-X main.version=$(VERSION)" -o bin/sealblk-pkcs11 ./cmd/sealblk
+
+test: setup ## unit and command tests, then the same under the race detector, then test-pkcs11
 	$(GO) vet ./...
 	$(GO) test -count=1 ./...
 	CGO_ENABLED=1 $(GO) test -count=1 -race -short ./...
+	@$(MAKE) --no-print-directory test-pkcs11
+
+test-pkcs11: setup build-pkcs11 ## the tests with an HSM (SoftHSM)
+	CGO_ENABLED=1 $(GO) vet -tags pkcs11 ./keymgr/pkcs11/... ./cmd/sealblk
+	CGO_ENABLED=1 $(GO) test -count=1 -tags pkcs11 ./keymgr/pkcs11/...
+	CGO_ENABLED=1 $(GO) test -count=1 -tags pkcs11 -run PKCS11 ./cmd/sealblk
 
 lint: setup ## golangci-lint (rules of the architecture included) and known vulnerabilities
 	$(GO) run $(LINT) run ./...
+	$(GO) run -exec 'env CGO_ENABLED=1' $(LINT) run --build-tags e2e,pkcs11 ./keymgr/pkcs11/... ./cmd/sealblk
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
 	@scripts/fuzz $(FUZZTIME)

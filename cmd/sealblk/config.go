@@ -14,6 +14,7 @@ import (
 	"sealblk/daemon/worker"
 	"sealblk/keymgr"
 	"sealblk/keymgr/aliyun"
+	"sealblk/keymgr/pkcs11"
 	"sealblk/keymgr/vault"
 )
 
@@ -24,12 +25,16 @@ type config struct {
 		Local struct {
 			// Region names the site that this host's embedded KMS serves.
 			Region string `toml:"region"`
+			// Root says where the root key is kept.
+			Root rootConfig `toml:"root"`
 		} `toml:"local"`
 		// Serve is for sealblk kms serve.
 		Serve kmsserver.Config `toml:"serve"`
 		// Aliyun is Alibaba Cloud KMS, and every kms serve of another host.
 		Aliyun aliyun.Config `toml:"aliyun"`
 		Vault  vault.Config  `toml:"vault"`
+		// PKCS11 is an HSM.
+		PKCS11 pkcs11.Config `toml:"pkcs11"`
 	} `toml:"kms"`
 	Guard struct {
 		// Directory of a BPF file system in which the key guard is pinned.
@@ -74,6 +79,9 @@ func loadConfig(path string) (config, error) {
 	}
 	if s := c.Worker.Sandbox; s != "" && s != "on" && s != "off" {
 		return c, fmt.Errorf("configuration %s: worker.sandbox %q: use on or off", path, s)
+	}
+	if err := c.KMS.Local.Root.check(); err != nil {
+		return c, fmt.Errorf("configuration %s: %w", path, err)
 	}
 	return c, c.checkTimes(path)
 }

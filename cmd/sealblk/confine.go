@@ -58,6 +58,7 @@ func (a *app) serveBroker(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	rootPassphrase.unattended = true
 	// These are for the export, with which the broker ends.
 	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	config, err := loadConfig(c.String("config"))

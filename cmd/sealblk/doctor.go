@@ -57,6 +57,7 @@ func (a *app) doctor(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	report = append(report, checkRootKey(stateDir(c), config))
 	report = append(report, checkSandbox(config)...)
 	report = append(report, checkGuard(config), checkTracing())
 	var rows [][]string

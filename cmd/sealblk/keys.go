@@ -10,6 +10,7 @@ import (
 	"sealblk/keymgr"
 	"sealblk/keymgr/aliyun"
 	"sealblk/keymgr/local"
+	"sealblk/keymgr/pkcs11"
 	"sealblk/keymgr/vault"
 )
 
@@ -28,6 +29,7 @@ func (a *app) keysWith(c *cli.Context, principal string, retry keymgr.Retry) (*k
 	set := keymgr.NewSet(retry, map[string]keymgr.Opener{
 		keymgr.SchemeLocal: func(context.Context) (keymgr.KMS, error) { return openLocal(dir, config, principal) },
 		aliyun.Scheme:      func(context.Context) (keymgr.KMS, error) { return aliyun.Open(config.KMS.Aliyun) },
+		pkcs11.Scheme:      func(context.Context) (keymgr.KMS, error) { return pkcs11.Open(config.KMS.PKCS11) },
 		vault.Scheme:       func(context.Context) (keymgr.KMS, error) { return vault.Open(config.KMS.Vault) },
 	})
 	set.SetGate(keymgr.FileGate{Dir: filepath.Join(dir, "run")})
@@ -43,6 +45,7 @@ func kmsDir(stateDir string) string { return filepath.Join(stateDir, "kms") }
 func localOptions(stateDir string, config config, principal string) local.Options {
 	return local.Options{
 		Region: config.KMS.Local.Region, Principal: principal,
+		Root: config.KMS.Local.Root.Source, Sources: rootSources(config),
 		Users: func(_ context.Context, uri string) ([]string, error) { return usersOf(stateDir, uri) },
 	}
 }

@@ -28,7 +28,7 @@ func (a *app) kmsCommand() *cli.Command {
 				Description: "The backup is opened and checked as a whole before anything changes.",
 				Flags:       []cli.Flag{from},
 			},
-			a.kmsServeCommand(), a.kmsAccessKeyCommand(),
+			a.kmsServeCommand(), a.kmsAccessKeyCommand(), a.kmsRootCommand(),
 		},
 	}
 }

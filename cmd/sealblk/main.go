@@ -24,6 +24,8 @@ func run(args []string, out streams) int {
 	if err := secret.HardenProcess(); err != nil {
 		return report(out.err, fmt.Errorf("protect process: %w", err), wantsJSON(args))
 	}
+	rootPassphrase.ctx, rootPassphrase.prompt = ctx, out.err
+	defer rootPassphrase.forget()
 	a := newApp(out)
 	if words, ok := completing(args); ok {
 		a.complete(words)

@@ -25,12 +25,23 @@ func passphrase(ctx context.Context, file string, prompt io.Writer, twice bool) 
 		defer f.Close()
 		return readPassphrase(ctx, f, false)
 	}
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
+	p, err := askTerminal(ctx, prompt, "passphrase", twice)
+	if errors.Is(err, errNoTerminal) {
 		return nil, usagef("there is no terminal to ask for the passphrase: give it by --passphrase-file FILE")
 	}
+	return p, err
+}
+
+var errNoTerminal = errors.New("there is no terminal")
+
+// askTerminal asks the user for a passphrase, whose name what is.
+func askTerminal(ctx context.Context, prompt io.Writer, what string, twice bool) (*secret.Buffer, error) {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, errNoTerminal
+	}
 	defer tty.Close()
-	first, err := askPassphrase(ctx, tty, prompt, "passphrase: ")
+	first, err := askPassphrase(ctx, tty, prompt, what+": ")
 	if err != nil || !twice {
 		return first, err
 	}

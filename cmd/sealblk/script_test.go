@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	collector "sealblk/bench/explain"
+	"sealblk/keymgr/pkcs11"
 )
 
 func TestMain(m *testing.M) {
@@ -25,23 +26,36 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs the program as a user would: see testdata/script.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script", nil) }
+
+// runScripts runs the scripts of a folder with more variables in their environment.
+func runScripts(t *testing.T, dir string, variables map[string]string) {
 	testscript.Run(t, testscript.Params{
-		Dir:   "testdata/script",
-		Setup: func(env *testscript.Env) error { env.Setenv("SEALBLK_STATE_DIR", env.WorkDir+"/state"); return nil },
+		Dir: dir,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("SEALBLK_STATE_DIR", env.WorkDir+"/state")
+			for name, value := range variables {
+				env.Setenv(name, value)
+			}
+			return nil
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "flip": flip, "cut": cut, "oneline": oneline, "jsonkeys": jsonKeys, "absent": absent, "await": await,
+			"exits": exits, "flip": flip, "cut": cut, "oneline": oneline, "jsonkeys": jsonKeys, "absent": absent, "await": await, "typed": typed,
 		},
 		Condition: condition,
 	})
 }
 
-// condition is for what depends on the machine: [tracing] is what bench run --explain takes.
+// condition is for what depends on the machine: [tracing] is what bench run --explain takes;
+// and for what depends on the build: [pkcs11] has PKCS#11.
 func condition(name string) (bool, error) {
-	if name != "tracing" {
-		return false, fmt.Errorf("no condition %q", name)
+	switch name {
+	case "tracing":
+		return collector.Supported() == nil, nil
+	case "pkcs11":
+		return pkcs11.Built, nil
 	}
-	return collector.Supported() == nil, nil
+	return false, fmt.Errorf("no condition %q", name)
 }
 
 // exits CODE COMMAND...: the command ends with that exit code.
