@@ -13,6 +13,7 @@ import (
 
 	"sealblk/blockdev/luks"
 	"sealblk/internal/atomicfile"
+	"sealblk/internal/sigmask"
 )
 
 // storeFile is the one file that a disk consists of: its data, behind the header if it
@@ -122,10 +123,12 @@ func (c *Catalogue) fill(r Record, dk dataKey, f *os.File) error {
 func format(f *os.File, p luks.Params, dk dataKey) (err error) {
 	if dk.plain == nil {
 		_, err = luks.FormatPending(f, p)
-	} else {
-		_, err = luks.Format(f, p, dk.plain.Bytes())
+		return err
 	}
-	return err
+	return sigmask.Do(func() error {
+		_, err = luks.Format(f, p, dk.plain.Bytes())
+		return err
+	})
 }
 
 // params are what the header of a new disk says.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"sealblk/internal/sigmask"
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 )
@@ -116,7 +117,11 @@ func wrap(cmk *secret.Buffer, r *record, dk *secret.Buffer, context contextDiges
 	header := append([]byte(blobMagic), id...)
 	header = binary.BigEndian.AppendUint32(header, version)
 	header = append(header, context[:]...)
-	sealed, err := seal(cmk, dk.Bytes(), header)
+	var sealed []byte
+	err = sigmask.Do(func() error { // the registers hold words of the data key
+		sealed, err = seal(cmk, dk.Bytes(), header)
+		return err
+	})
 	if err != nil {
 		return keymgr.WrappedKey{}, fmt.Errorf("wrap data key: %w", err)
 	}
@@ -126,7 +131,11 @@ func wrap(cmk *secret.Buffer, r *record, dk *secret.Buffer, context contextDiges
 // unwrap opens a blob under the CMK version that it names. A secret under another
 // context never leaves this function.
 func unwrap(cmk *secret.Buffer, b blob, context contextDigest) (*secret.Buffer, error) {
-	dk, err := unseal(cmk, b.sealed, b.header)
+	var dk *secret.Buffer
+	err := sigmask.Do(func() (err error) {
+		dk, err = unseal(cmk, b.sealed, b.header)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("unwrap data key: %w", err)
 	}
