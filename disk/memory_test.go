@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"sealblk/internal/leaktest"
+	"sealblk/internal/sigmask"
 	"sealblk/keymgr"
 	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
@@ -129,8 +130,16 @@ func failsWithKey(ctx context.Context, c *Catalogue) error {
 }
 
 // findIn looks through all memory that can be written, but for locked memory, which
-// nobody can read from outside, for 16 bytes of a key in a row.
-func findIn(key []byte) string {
+// nobody can read from outside, for 16 bytes of a key in a row. No signal interrupts it:
+// it has the key in its own registers.
+func findIn(key []byte) (at string) {
+	if err := sigmask.Do(func() error { at = scan(key); return nil }); err != nil {
+		return err.Error()
+	}
+	return at
+}
+
+func scan(key []byte) string {
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		return err.Error()
