@@ -109,6 +109,9 @@ func TestEscrow(t *testing.T) {
 		t.Fatalf("%+v, %v", done, err)
 	}
 	wantKey(t, s.Catalogue, "db", dk, own, "1")
+	if e := events(t, s.Catalogue); len(e) != 4 || !strings.Contains(e[3].Detail, "wrapped under "+own) {
+		t.Errorf("recorded: %+v", e)
+	}
 	wantUsers(t, s.Catalogue, escrow, "db")
 	check(t, s.Catalogue, diskSize, func(d *blockdevtest.Driver) {
 		if string(d.Read(0, 4096)) != string(data) {
@@ -225,5 +228,29 @@ func TestEscrowOfUnseenKey(t *testing.T) {
 	}
 	if list, damaged := s.List(); len(list)+len(damaged) > 0 {
 		t.Errorf("left: %v, %v", list, damaged)
+	}
+}
+
+// TestUnlockAfterEscrowWasTakenOut: a disk that was opened by its key in escrow has one
+// of its own again; when it is locked and unlocked, that opens it.
+func TestUnlockAfterEscrowWasTakenOut(t *testing.T) {
+	c := newCatalogue(t)
+	operator := c.operator(t, "")
+	mustCreate(t, c, CreateOptions{Name: "db", EscrowKey: newCMK(t, operator)})
+	d, err := c.Open(t.Context(), "db", OpenOptions{UseEscrow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	publish(t, d, os.Getpid())
+	if _, err := c.Rewrap(t.Context(), "db", RewrapOptions{UseEscrow: true, Key: newCMK(t, operator)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.SetEscrow(t.Context(), "db", ""); err != nil {
+		t.Fatal(err)
+	}
+	d.Lock()
+	if err := d.Unlock(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

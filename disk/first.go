@@ -28,27 +28,25 @@ func (c *Catalogue) keyToOpen(ctx context.Context, d *Disk, h *luks.Header, o Op
 	if err != nil {
 		return nil, err
 	}
-	if !h.DigestPending() {
-		return c.proven(ctx, d, h, t, d.from)
-	}
-	if o.ReadOnly || o.Standby {
+	if h.DigestPending() && (o.ReadOnly || o.Standby) {
 		return nil, withHint(fmt.Errorf("the disk was never opened: %w", luks.ErrDigestPending),
 			"attach or export it once, to be read and written")
 	}
-	return c.decrypt(ctx, t, d.from)
-}
-
-func (c *Catalogue) proven(ctx context.Context, d *Disk, h *luks.Header, t luks.Token, from slot) (*secret.Buffer, error) {
-	dk, err := c.unwrap(ctx, h, from)
-	if err != nil || from == mainSlot {
-		return dk, err
+	dk, err := c.decrypt(ctx, t, d.from)
+	if err == nil && !h.DigestPending() {
+		err = verify(h, dk)
 	}
-	if err := c.usedEscrow(ctx, d.Record, t, "opened"); err != nil {
+	if err == nil && d.from == escrowSlot {
+		err = c.usedEscrow(ctx, d.Record, t, "opened")
+	}
+	if err != nil {
 		dk.Destroy()
 		return nil, err
 	}
-	d.Warnings = append(d.Warnings, fmt.Sprintf("disk %s was opened by its key in escrow, %s; if its own key is lost: sealblk disk rewrap %s --use-escrow --key KEY",
-		d.Record.Name, t.Escrow.KeyURI, d.Record.Name))
+	if d.from == escrowSlot {
+		d.Warnings = append(d.Warnings, fmt.Sprintf("disk %s was opened by its key in escrow, %s; if its own key is lost: sealblk disk rewrap %s --use-escrow --key KEY",
+			d.Record.Name, t.Escrow.KeyURI, d.Record.Name))
+	}
 	return dk, nil
 }
 

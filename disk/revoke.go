@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"sealblk/blockdev/luks"
 	"sealblk/keymgr"
 )
 
@@ -81,7 +80,7 @@ func (d *Disk) Unlock(ctx context.Context) error {
 }
 
 func (d *Disk) unlock(ctx context.Context) error {
-	h, err := luks.Open(d.proof.file)
+	h, err := readStable(d.proof.file)
 	if err != nil {
 		return fmt.Errorf("read header again: %w", err)
 	}
@@ -92,7 +91,11 @@ func (d *Disk) unlock(ctx context.Context) error {
 	if h.UUID() != d.proof.uuid || t.Context[keymgr.ContextDisk] != d.Record.Lineage {
 		return fmt.Errorf("%w: the container was replaced", ErrMismatch)
 	}
-	dk, err := d.catalogue.unwrap(ctx, h, d.from)
+	from := d.from
+	if t.Escrow == nil { // it was taken out since: the disk has a key of its own again
+		from = mainSlot
+	}
+	dk, err := d.catalogue.unwrap(ctx, h, from)
 	if err != nil {
 		return err
 	}

@@ -76,13 +76,18 @@ func (c *Catalogue) rewrap(ctx context.Context, name string, job rewrap) (out Re
 			break
 		}
 	}
-	if errors.Is(err, errOvertaken) {
-		err = withHint(fmt.Errorf("%w: %w", ErrInUse, err), "try again when the other re-wrap has ended")
-	}
 	if err != nil {
-		return Rewrapped{}, fmt.Errorf("re-wrap disk %s: %w", name, err)
+		return Rewrapped{}, fmt.Errorf("re-wrap disk %s: %w", name, overtaken(err))
 	}
 	return out, nil
+}
+
+// overtaken says in a user's words that others were faster each time.
+func overtaken(err error) error {
+	if !errors.Is(err, errOvertaken) {
+		return err
+	}
+	return withHint(fmt.Errorf("%w: %w", ErrInUse, err), "try again when the other re-wrap has ended")
 }
 
 func (c *Catalogue) rewrapOnce(ctx context.Context, name string, job rewrap) (Rewrapped, error) {
@@ -118,6 +123,11 @@ func (c *Catalogue) rewrapOnce(ctx context.Context, name string, job rewrap) (Re
 	if !current {
 		if w, err = c.rewrapped(ctx, h, t, source, job); err != nil {
 			return Rewrapped{}, err
+		}
+		if job.from != job.to {
+			if err := c.usedEscrow(ctx, r, t, "wrapped under "+w.URI); err != nil {
+				return Rewrapped{}, err
+			}
 		}
 		out.Changed = true
 	}
@@ -267,7 +277,7 @@ func (c *Catalogue) SetEscrow(ctx context.Context, name, key string) (r Record, 
 		}
 	}
 	if err != nil {
-		return Record{}, fmt.Errorf("disk %s: set key in escrow: %w", name, err)
+		return Record{}, fmt.Errorf("disk %s: set key in escrow: %w", name, overtaken(err))
 	}
 	return r, nil
 }
