@@ -65,11 +65,15 @@ func serve(t *testing.T, state string, cmd *exec.Cmd) *served {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	line, err := bufio.NewReader(s.stderr).ReadString('\n')
-	if err != nil || !strings.Contains(line, "ready") {
-		t.Fatalf("%q, %v", line, err)
+	for log := bufio.NewReader(s.stderr); ; {
+		line, err := log.ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, "sealblk: warning: ") && !strings.Contains(line, "ready") {
+			t.Fatalf("%q, %v", line, err)
+		}
+		if strings.Contains(line, "ready") {
+			return s
+		}
 	}
-	return s
 }
 
 func (s *served) connect() *frontend.Disk {
