@@ -19,7 +19,7 @@ import (
 	"sealblk/keymgr/secret"
 )
 
-// finishDeadline bounds the wait for files to be removed.
+// finishDeadline bounds the wait for what the broker does without its KMS.
 const finishDeadline = 10 * time.Second
 
 // Client is the worker's end. The process behind it is started when it is first
@@ -187,6 +187,8 @@ func (c *Client) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Con
 // [keymgr.IsLoss] tells from one that says nothing of the key, such as a KMS that does not
 // answer, or a broker that has gone. It ends with Close. Call it once, and not from report.
 func (c *Client) Watch(ctx context.Context, report func(error)) error {
+	ctx, cancel := context.WithTimeout(ctx, finishDeadline)
+	defer cancel()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p, _, err := c.call(ctx, request{Op: opWatch})

@@ -82,7 +82,8 @@ func (e *export) startCustody(ctx context.Context) (stop func(), err error) {
 	}
 	c.show()
 	ctx, cancel := context.WithCancel(ctx)
-	if err := e.opts.WatchKey(ctx, c.report); err != nil {
+	// A worker that is to end by now ends as any other: the answer comes at once.
+	if err := e.opts.WatchKey(context.WithoutCancel(ctx), c.report); err != nil {
 		cancel()
 		close(c.done)
 		return nil, fmt.Errorf("watch the disk's key: %w", err)

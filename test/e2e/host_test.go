@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,8 +43,9 @@ func TestMain(m *testing.M) {
 
 // host is a machine with sealblk: a state directory of its own.
 type host struct {
-	t   *testing.T
-	dir string
+	t       *testing.T
+	dir     string
+	globals []string // arguments of each command
 }
 
 func newHost(t *testing.T) *host {
@@ -57,11 +59,11 @@ func newHost(t *testing.T) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	return &host{t, dir}
+	return &host{t: t, dir: dir}
 }
 
 func (h *host) command(args ...string) *exec.Cmd {
-	return exec.Command(program, append([]string{"--state-dir", h.dir}, args...)...)
+	return exec.Command(program, slices.Concat([]string{"--state-dir", h.dir}, h.globals, args)...)
 }
 
 // run runs sealblk and returns what it printed.
