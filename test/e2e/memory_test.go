@@ -159,10 +159,10 @@ func roundKeys(key []byte) (keys [][]byte) {
 			continue
 		}
 		v := w[i-1]
-		switch {
-		case i%8 == 0:
+		switch i % 8 {
+		case 0:
 			v = [4]byte{sbox(v[1]) ^ 1<<(i/8-1), sbox(v[2]), sbox(v[3]), sbox(v[0])}
-		case i%8 == 4:
+		case 4:
 			v = [4]byte{sbox(v[0]), sbox(v[1]), sbox(v[2]), sbox(v[3])}
 		}
 		for j := range v {
