@@ -52,7 +52,7 @@ func (q *copierQueue) Poll(done []*vhost.Request) (n int) {
 		q.served, q.quiet = q.served+n, 0
 		return n
 	}
-	if q.quiet++; q.quiet == 2 && q.served == 2 && q.device.idle != nil {
+	if q.quiet++; q.quiet == 1 && q.served == 2 && q.device.idle != nil {
 		q.device.idle <- struct{}{}
 		<-q.device.resume
 	}

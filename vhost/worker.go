@@ -20,16 +20,35 @@ const (
 	// typicalPieces is the room for pieces of guest memory that a slot starts with:
 	// header, status and the 126 segments that a driver keeps to by itself.
 	typicalPieces = 128
-	// completionBatch is how many completions are polled at once.
-	completionBatch = 64
-	// takeBatch is how many requests are taken before completions are looked at: those
-	// of a device that is done at once are shown to the driver while it prepares more.
-	takeBatch = 16
+	// maxPace bounds the numbers of a pace.
+	maxPace = 64
 	// A ring without a kick descriptor is looked at again after a pause that
 	// doubles between these bounds while nothing comes.
 	minPause = 20 * time.Microsecond
 	maxPause = time.Millisecond
 )
+
+// pace is how much a worker does of one thing before it turns to the next.
+type pace struct {
+	take int // requests that are taken before completions are looked at
+	show int // completions that are taken before the driver sees them
+}
+
+// A device that is done at once is given more at a time, which costs less for each; what
+// it did is shown to the driver while that prepares more. A device that works on its own
+// finishes many at once and then stands idle: it is given work again with the first of
+// them, and not only when the last is decrypted. docs/performance.md has the figures.
+var (
+	paceOfPrompt = pace{take: 16, show: maxPace}
+	paceOfQueued = pace{take: 4, show: 1}
+)
+
+func paceOf(dev Queue) pace {
+	if dev.WaitFD() < 0 {
+		return paceOfPrompt
+	}
+	return paceOfQueued
+}
 
 // workerConfig is what a worker is born with.
 type workerConfig struct {
@@ -58,7 +77,8 @@ type worker struct {
 	again    []uint16        // heads that a predecessor took and did not return
 	free     []*Request
 	batch    []*Request // taken, and not yet the device's
-	done     [completionBatch]*Request
+	done     [maxPace]*Request
+	pace     pace
 	inFlight int
 	stopping bool
 	broken   bool
@@ -144,10 +164,10 @@ func (w *worker) open() error {
 	if err != nil {
 		return fmt.Errorf("open queue of the device: %w", err)
 	}
-	w.dev, w.next, w.pause, w.poller.limit = dev, ring.NextAvail(), minPause, w.pollMax
+	w.dev, w.pace, w.next, w.pause, w.poller.limit = dev, paceOf(dev), ring.NextAvail(), minPause, w.pollMax
 	requests := make([]Request, w.queue.Size)
 	w.free = make([]*Request, w.queue.Size)
-	w.batch = make([]*Request, 0, takeBatch)
+	w.batch = make([]*Request, 0, w.pace.take)
 	for i := range requests {
 		requests[i] = Request{Chain: *virtqueue.NewChain(typicalPieces), Slot: i}
 		w.free[len(w.free)-1-i] = &requests[i]
@@ -256,21 +276,15 @@ func (w *worker) enlist() {
 
 // complete is the only place where requests enter the used ring.
 func (w *worker) complete() (n int) {
-	for {
-		k := w.dev.Poll(w.done[:])
-		if k == 0 {
-			break
+	n = w.dev.Poll(w.done[:w.pace.show])
+	for _, r := range w.done[:n] {
+		if w.markData(r) {
+			w.ring.PushUsed(r.Head, r.Written)
+			w.track.Done(r.Head)
 		}
-		for _, r := range w.done[:k] {
-			if w.markData(r) {
-				w.ring.PushUsed(r.Head, r.Written)
-				w.track.Done(r.Head)
-			}
-			w.free = append(w.free, r)
-		}
-		w.inFlight -= k
-		n += k
+		w.free = append(w.free, r)
 	}
+	w.inFlight -= n
 	if n > 0 && w.publish() {
 		w.call.signal()
 	}

@@ -104,7 +104,7 @@ func (q *queue) Push() {
 // chunks, and stores what is complete.
 func (q *queue) Poll(done []*blockdev.Request) int {
 	for len(done) > 0 {
-		n := q.collect()
+		n := q.collect(len(done))
 		q.resume()
 		q.send()
 		moved := n > 0 || q.sent
@@ -120,9 +120,10 @@ func (q *queue) Poll(done []*blockdev.Request) int {
 	return q.done.Pop(done)
 }
 
-// collect takes what came back from below.
-func (q *queue) collect() int {
-	n := q.lower.Poll(q.came)
+// collect takes at most so many of those that came back from below: each is transformed
+// here, and who waits for few of them is not to wait for the others.
+func (q *queue) collect(most int) int {
+	n := q.lower.Poll(q.came[:min(most, len(q.came))])
 	for _, r := range q.came[:n] {
 		q.returned(r)
 	}
@@ -135,7 +136,7 @@ func (q *queue) flow() {
 	if q.ahead >= flowBytes {
 		q.send()
 		q.Push()
-		q.collect()
+		q.collect(burst)
 	}
 }
 

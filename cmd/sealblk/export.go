@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -80,6 +82,7 @@ func (a *app) export(c *cli.Context) error {
 	}
 	defer notify.close()
 	o.Log = a.logger(c)
+	spareProcessors(o.NumQueues)
 	o.Ready = func(s control.Status) { a.ready(s); notify.ready() }
 	o.Confine = confine(assistant, config)
 	o.WatchKey, o.LossGrace = assistant.Watch, config.Worker.KeyLossGrace
@@ -128,6 +131,16 @@ func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
 	}
 	o.Engine, err = engine(c.String("io-engine"))
 	return o, err
+}
+
+// spareProcessors gives the Go runtime more than the threads of all queues can use. With
+// none to spare it takes a queue's away whenever a system call of that takes more than
+// some 20 µs, and on the queue's own processor, if that is the only one: a fifth of what a
+// small request costs.
+func spareProcessors(queues int) {
+	if most := queues + 2; os.Getenv("GOMAXPROCS") == "" && runtime.GOMAXPROCS(0) < most {
+		runtime.GOMAXPROCS(most)
+	}
 }
 
 func engine(name string) (file.Engine, error) {
