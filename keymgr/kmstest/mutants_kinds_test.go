@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -19,6 +20,9 @@ import (
 func TestMutantsAreCaught(t *testing.T) {
 	for name, m := range mutants {
 		t.Run(name, func(t *testing.T) {
+			if slices.Contains([]string{"time-out", "cancelled during the call"}, m.want) {
+				t.Parallel() // they wait
+			}
 			got := complaintsOf(m.want, func(s *Subject, k *simulated.KMS) { s.KMS = m.make(s, k) })
 			if len(got) == 0 {
 				t.Errorf("the case %q did not notice", m.want)

@@ -14,7 +14,7 @@ import (
 )
 
 // testTimeout is short, as some tests wait for it.
-const testTimeout = 700 * time.Millisecond
+const testTimeout = 500 * time.Millisecond
 
 func TestConformance(t *testing.T) {
 	server := vaulttest.Start(t)
