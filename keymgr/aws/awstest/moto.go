@@ -1,0 +1,77 @@
+// Package awstest runs moto, an emulator of AWS, for tests: real HTTP, real signatures
+// (which moto does not check), a KMS of its own with keys, encryption contexts and
+// rotation. In front of it stands a proxy that throttles and fails as it is told.
+package awstest
+
+import (
+	"bufio"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"testing"
+
+	"sealblk/internal/leaktest"
+)
+
+// Region is where tests have their keys.
+const Region = "eu-west-1"
+
+// program finds moto where scripts/setup puts it.
+func program(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err != nil {
+			continue
+		}
+		path := filepath.Join(dir, ".cache", "moto", "bin", "moto_server")
+		if _, err := os.Stat(path); err == nil {
+			return path
+		}
+	}
+	leaktest.Missing(t, "moto (make setup installs it)")
+	return ""
+}
+
+var listening = regexp.MustCompile(`Running on (http://127\.0\.0\.1:[0-9]+)`)
+
+// startMoto returns the URL of a moto that ends with the test.
+func startMoto(t testing.TB) string {
+	t.Helper()
+	cmd := exec.Command(program(t), "-H", "127.0.0.1", "-p", "0")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "PYTHONUNBUFFERED=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	url, ended := make(chan string, 1), make(chan struct{})
+	go func() { // reads to the end, or moto would block
+		defer close(ended)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			if m := listening.FindStringSubmatch(s.Text()); m != nil {
+				url <- m[1]
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		cmd.Process.Kill() //nolint:errcheck // it may have ended
+		<-ended
+		cmd.Wait() //nolint:errcheck // it was killed
+	})
+	select {
+	case u := <-url:
+		return u
+	case <-ended:
+		t.Fatal("moto ended before it listened")
+	}
+	return ""
+}

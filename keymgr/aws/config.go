@@ -1,0 +1,110 @@
+package aws
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+
+	"sealblk/internal/credential"
+)
+
+// DefaultTimeout bounds one call.
+const DefaultTimeout = 5 * time.Second
+
+// Config says how AWS KMS is reached. The zero Config reaches the public one, with what
+// credentials the host has.
+type Config struct {
+	// Endpoint is the URL of the KMS; empty: that of the key's region.
+	Endpoint string `toml:"endpoint"`
+	// Credentials is a file in the form of ~/.aws/credentials, by its path or as the name
+	// of a credential of systemd. It is read again when it is needed, so that it can be
+	// replaced. Empty: the SDK's own chain: environment, ~/.aws, the role of a
+	// container, the role of the instance.
+	Credentials string `toml:"credentials"`
+	// Profile is the section of that file, or of ~/.aws; empty: default.
+	Profile string `toml:"profile"`
+	// CA is a file of certificates (PEM) that vouch for the endpoint; empty: the host's.
+	CA string `toml:"ca"`
+	// Timeout of one call; 0 is DefaultTimeout.
+	Timeout time.Duration `toml:"timeout"`
+}
+
+func (c *Config) timeout() time.Duration {
+	if c.Timeout <= 0 {
+		return DefaultTimeout
+	}
+	return c.Timeout
+}
+
+// newTransport is HTTP/1.1 without compression: each layer less has one buffer less
+// in which a data key may stay.
+func (c *Config) newTransport() (*http.Transport, error) {
+	t := &http.Transport{
+		Proxy:              http.ProxyFromEnvironment,
+		DialContext:        (&net.Dialer{}).DialContext,
+		TLSClientConfig:    &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSNextProto:       map[string]func(string, *tls.Conn) http.RoundTripper{},
+		DisableCompression: true,
+		IdleConnTimeout:    30 * time.Second,
+	}
+	if c.CA == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(c.CA)
+	if err != nil {
+		return nil, invalid("", "correct kms.aws.ca", "read certificates: %w", err)
+	}
+	t.TLSClientConfig.RootCAs = x509.NewCertPool()
+	if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, invalid("", "kms.aws.ca is a file of PEM certificates", "no certificate in %s", c.CA)
+	}
+	return t, nil
+}
+
+// credentials makes the provider that a client asks before it signs.
+func (c *Config) credentials(ctx context.Context, region string) (aws.CredentialsProvider, error) {
+	if c.Credentials != "" {
+		return aws.CredentialsProviderFunc(c.readCredentials), nil
+	}
+	chain, err := config.LoadDefaultConfig(ctx, config.WithSharedConfigProfile(c.Profile), config.WithDefaultRegion(region))
+	if err != nil {
+		return nil, noCredentials(err)
+	}
+	return aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+		found, err := chain.Credentials.Retrieve(ctx)
+		if err != nil {
+			return found, noCredentials(err)
+		}
+		return found, nil
+	}), nil
+}
+
+// readCredentials reads the file, each time: what it holds may be for an hour only.
+func (c *Config) readCredentials(ctx context.Context) (aws.Credentials, error) {
+	path, err := credential.Path(c.Credentials)
+	if err != nil {
+		return aws.Credentials{}, noCredentials(err)
+	}
+	profile := c.Profile
+	if profile == "" {
+		profile = config.DefaultSharedConfigProfile
+	}
+	shared, err := config.LoadSharedConfigProfile(ctx, profile, func(o *config.LoadSharedConfigOptions) {
+		o.CredentialsFiles, o.ConfigFiles = []string{path}, []string{}
+	})
+	if err == nil && !shared.Credentials.HasKeys() {
+		err = fmt.Errorf("profile %s in %s has no access key", profile, path)
+	}
+	if err != nil {
+		return aws.Credentials{}, noCredentials(err)
+	}
+	return shared.Credentials, nil
+}

@@ -1,0 +1,212 @@
+package aws
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/smithy-go"
+
+	"sealblk/keymgr"
+)
+
+// Codes of failures that AWS has no code for.
+const (
+	CodeNoCredentials = "NoCredentials"
+	CodeUnreachable   = "KMSUnreachable"
+	CodeReply         = "DamagedReply"
+)
+
+// errEither: AWS does not tell a blob of another context from a damaged one, on
+// purpose. Such an error is both.
+var errEither = fmt.Errorf("%w, or its %w", keymgr.ErrContextMismatch, keymgr.ErrCorrupt)
+
+// verdict is what an answer of AWS means here.
+type verdict struct {
+	err  error
+	hint string
+}
+
+const (
+	hintPolicy = "allow this principal in the key's policy, or in an IAM policy: kms:GenerateDataKey*, kms:Decrypt, kms:ReEncrypt*, kms:DescribeKey, under this encryption context"
+	hintKeys   = "check the access key in kms.aws.credentials, and the host's clock"
+	hintBusy   = "the KMS is busy: try again, or ask AWS for a higher request quota"
+	hintBlob   = "the wrapped key belongs to another disk, or was altered: restore the disk's header from a backup"
+)
+
+var verdicts = map[string]verdict{
+	"DisabledException":             {keymgr.ErrDisabled, "enable the key: aws kms enable-key"},
+	"NotFoundException":             {keymgr.ErrNotFound, "check key id, region and account"},
+	"InvalidCiphertextException":    {errEither, hintBlob},
+	"IncorrectKeyException":         {keymgr.ErrCorrupt, hintBlob},
+	"InvalidKeyUsageException":      {keymgr.ErrInvalid, "choose a symmetric key for encryption"},
+	"InvalidArnException":           {keymgr.ErrInvalid, "check the key's name"},
+	"ValidationException":           {keymgr.ErrInvalid, "check the key's name"},
+	"AccessDeniedException":         {keymgr.ErrAccessDenied, hintPolicy},
+	"DryRunOperationException":      {keymgr.ErrAccessDenied, hintPolicy},
+	"InvalidGrantTokenException":    {keymgr.ErrAccessDenied, hintPolicy},
+	"NotAuthorizedException":        {keymgr.ErrAccessDenied, hintPolicy},
+	"ExpiredTokenException":         {keymgr.ErrAccessDenied, "the session token has expired: renew kms.aws.credentials"},
+	"UnrecognizedClientException":   {keymgr.ErrAccessDenied, hintKeys},
+	"InvalidClientTokenId":          {keymgr.ErrAccessDenied, hintKeys},
+	"InvalidSignatureException":     {keymgr.ErrAccessDenied, hintKeys},
+	"SignatureDoesNotMatch":         {keymgr.ErrAccessDenied, hintKeys},
+	"IncompleteSignature":           {keymgr.ErrAccessDenied, hintKeys},
+	"MissingAuthenticationToken":    {keymgr.ErrAccessDenied, hintKeys},
+	"OptInRequired":                 {keymgr.ErrAccessDenied, "enable the region for the account"},
+	"ThrottlingException":           {keymgr.ErrThrottled, hintBusy},
+	"Throttling":                    {keymgr.ErrThrottled, hintBusy},
+	"TooManyRequestsException":      {keymgr.ErrThrottled, hintBusy},
+	"RequestLimitExceeded":          {keymgr.ErrThrottled, hintBusy},
+	"LimitExceededException":        {keymgr.ErrThrottled, hintBusy},
+	"KeyUnavailableException":       {keymgr.ErrUnreachable, hintBusy},
+	"DependencyTimeoutException":    {keymgr.ErrUnreachable, hintBusy},
+	"KMSInternalException":          {keymgr.ErrUnreachable, hintBusy},
+	"InternalFailure":               {keymgr.ErrUnreachable, hintBusy},
+	"ServiceUnavailable":            {keymgr.ErrUnreachable, hintBusy},
+	"ServiceUnavailableException":   {keymgr.ErrUnreachable, hintBusy},
+	"RequestExpired":                {keymgr.ErrAccessDenied, hintKeys},
+	"CloudHsmClusterInvalid":        {keymgr.ErrUnreachable, hintBusy},
+	"XksKeyInvalidConfiguration":    {keymgr.ErrUnreachable, hintBusy},
+	"CustomKeyStoreInvalidState":    {keymgr.ErrUnreachable, "reconnect the custom key store"},
+	"UnsupportedOperationException": {keymgr.ErrInvalid, "choose a symmetric key for encryption"},
+}
+
+const codeInvalidState = "KMSInvalidStateException"
+
+// explain makes an error of the SDK one of this program.
+func (k *KMS) explain(ctx context.Context, err error, about []name) error {
+	var ours *keymgr.Error
+	var api smithy.APIError
+	switch {
+	case errors.As(err, &ours):
+		return ours
+	case !errors.As(err, &api):
+		return k.noAnswer(err, about[0])
+	case api.ErrorCode() == codeInvalidState:
+		return k.invalidState(ctx, api, about)
+	}
+	v, known := verdicts[api.ErrorCode()]
+	if !known {
+		v = byStatus(err)
+	}
+	return &keymgr.Error{Code: api.ErrorCode(), Key: subject(about, api), Hint: v.hint, Err: said(v.err, api)}
+}
+
+// subject names the key that AWS talks about, or all that were asked about.
+func subject(about []name, api smithy.APIError) string {
+	var names []string
+	for _, n := range about {
+		if len(about) > 1 && strings.Contains(api.ErrorMessage(), n.key) {
+			return n.String()
+		}
+		names = append(names, n.String())
+	}
+	return strings.Join(slices.Compact(names), " or ")
+}
+
+// said adds the words of AWS, where it has any.
+func said(err error, api smithy.APIError) error {
+	if m := api.ErrorMessage(); m != "" && m != "UnknownError" && m != api.ErrorCode() {
+		return fmt.Errorf("%w: %s", err, m)
+	}
+	return err
+}
+
+// byStatus judges an answer without a code that is known by its HTTP status.
+func byStatus(err error) verdict {
+	var resp *awshttp.ResponseError
+	if !errors.As(err, &resp) {
+		return verdict{keymgr.ErrInvalid, ""}
+	}
+	switch status := resp.HTTPStatusCode(); {
+	case status == http.StatusTooManyRequests:
+		return verdict{keymgr.ErrThrottled, hintBusy}
+	case status >= http.StatusInternalServerError:
+		return verdict{keymgr.ErrUnreachable, hintBusy}
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return verdict{keymgr.ErrAccessDenied, hintPolicy}
+	}
+	return verdict{keymgr.ErrInvalid, ""}
+}
+
+// invalidState finds out which state it is: the answer says it in words only.
+func (k *KMS) invalidState(ctx context.Context, api smithy.APIError, about []name) error {
+	for _, n := range about {
+		m, err := k.DescribeKey(ctx, n.region+"/"+n.key)
+		if err == nil && m.State != keymgr.Enabled {
+			return &keymgr.Error{Code: codeInvalidState, Key: n.String(), Hint: stateHints[m.State], Err: said(stateErrors[m.State], api)}
+		}
+	}
+	return &keymgr.Error{Code: codeInvalidState, Key: subject(about, api), Hint: "see aws kms describe-key", Err: said(keymgr.ErrState, api)}
+}
+
+var stateErrors = map[keymgr.State]error{
+	keymgr.Disabled:        keymgr.ErrDisabled,
+	keymgr.PendingDeletion: keymgr.ErrPendingDeletion,
+	keymgr.PendingImport:   keymgr.ErrPendingImport,
+}
+
+var stateHints = map[keymgr.State]string{
+	keymgr.Disabled:        "enable the key: aws kms enable-key",
+	keymgr.PendingDeletion: "take the deletion back: aws kms cancel-key-deletion, then aws kms enable-key",
+	keymgr.PendingImport:   "import the key material again: aws kms import-key-material",
+}
+
+// noAnswer: the call did not get to the KMS, or nothing that parses came back.
+func (k *KMS) noAnswer(err error, n name) error {
+	hint := "check the network, kms.aws.endpoint and the region; what runs goes on running"
+	var cert *tls.CertificateVerificationError
+	var resp *awshttp.ResponseError
+	sentinel := keymgr.ErrUnreachable
+	switch {
+	case errors.As(err, &cert):
+		hint = "set kms.aws.ca to the certificates that vouch for the endpoint"
+	case errors.Is(err, keymgr.ErrCorrupt):
+		return &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: "the endpoint does not answer as AWS KMS does", Err: plain(err, keymgr.ErrCorrupt)}
+	case errors.As(err, &resp) && resp.HTTPStatusCode() >= http.StatusBadRequest:
+		sentinel = byStatus(err).err
+	}
+	return &keymgr.Error{Code: CodeUnreachable, Key: n.String(), Hint: hint, Err: plain(err, sentinel)}
+}
+
+// plain is the root of the SDK's error, whose own text names the operation and ids over
+// and over.
+func plain(err, sentinel error) error {
+	var send *smithy.OperationError
+	if errors.As(err, &send) {
+		err = send.Err
+	}
+	var request *awshttp.ResponseError
+	if errors.As(err, &request) {
+		err = request.Err
+	}
+	if errors.Is(err, sentinel) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", sentinel, err)
+}
+
+// noCredentials: there is nothing to sign with.
+func noCredentials(err error) error {
+	return &keymgr.Error{
+		Code: CodeNoCredentials, Hint: "set kms.aws.credentials to a file with an access key, mode 0600, or give the host a role",
+		Err: fmt.Errorf("%w: no credentials for AWS: %w", keymgr.ErrAccessDenied, err),
+	}
+}
+
+func invalid(key, hint, format string, args ...any) error {
+	return &keymgr.Error{
+		Code: keymgr.CodeInvalid, Key: key, Hint: hint,
+		Err: fmt.Errorf("%w: %w", keymgr.ErrInvalid, fmt.Errorf(format, args...)),
+	}
+}
+
+func damaged(n name, why string) error {
+	return &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: hintBlob, Err: fmt.Errorf("%w: %s", keymgr.ErrCorrupt, why)}
+}
