@@ -14,6 +14,8 @@ import (
 	"sealblk/daemon/worker"
 	"sealblk/keymgr"
 	"sealblk/keymgr/aliyun"
+	"sealblk/keymgr/aws"
+	"sealblk/keymgr/kmip"
 	"sealblk/keymgr/pkcs11"
 	"sealblk/keymgr/vault"
 )
@@ -35,6 +37,9 @@ type config struct {
 		Vault  vault.Config  `toml:"vault"`
 		// PKCS11 is an HSM.
 		PKCS11 pkcs11.Config `toml:"pkcs11"`
+		// AWS is AWS KMS, KMIP a server that speaks that.
+		AWS  aws.Config  `toml:"aws"`
+		KMIP kmip.Config `toml:"kmip"`
 	} `toml:"kms"`
 	Guard struct {
 		// Directory of a BPF file system in which the key guard is pinned.

@@ -9,6 +9,8 @@ import (
 	"sealblk/disk"
 	"sealblk/keymgr"
 	"sealblk/keymgr/aliyun"
+	"sealblk/keymgr/aws"
+	"sealblk/keymgr/kmip"
 	"sealblk/keymgr/local"
 	"sealblk/keymgr/pkcs11"
 	"sealblk/keymgr/vault"
@@ -31,6 +33,8 @@ func (a *app) keysWith(c *cli.Context, principal string, retry keymgr.Retry) (*k
 		aliyun.Scheme:      func(context.Context) (keymgr.KMS, error) { return aliyun.Open(config.KMS.Aliyun) },
 		pkcs11.Scheme:      func(context.Context) (keymgr.KMS, error) { return pkcs11.Open(config.KMS.PKCS11) },
 		vault.Scheme:       func(context.Context) (keymgr.KMS, error) { return vault.Open(config.KMS.Vault) },
+		aws.Scheme:         func(ctx context.Context) (keymgr.KMS, error) { return aws.Open(ctx, config.KMS.AWS) },
+		kmip.Scheme:        func(ctx context.Context) (keymgr.KMS, error) { return kmip.Open(ctx, config.KMS.KMIP) },
 	})
 	set.SetGate(keymgr.FileGate{Dir: filepath.Join(dir, "run")})
 	return set, nil
