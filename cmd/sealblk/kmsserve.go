@@ -62,12 +62,15 @@ func (a *app) kmsAccessKeyCommand() *cli.Command {
 func serveConfig(c *cli.Context) (kmsserver.Config, config, error) {
 	all, err := loadConfig(c.String("config"))
 	s := all.KMS.Serve
-	for flag, to := range map[string]*string{
-		"listen": &s.Listen, "certificate": &s.Certificate, "key": &s.Key, "access-keys": &s.AccessKeys,
-	} {
-		if c.IsSet(flag) {
-			*to = c.String(flag)
+	if c.IsSet("listen") {
+		s.Listen = c.String("listen")
+	}
+	for flag, to := range map[string]*string{"certificate": &s.Certificate, "key": &s.Key, "access-keys": &s.AccessKeys} {
+		if !c.IsSet(flag) {
+			continue
 		}
+		path, failed := filepath.Abs(c.String(flag)) // a flag names a file, never a credential of systemd
+		*to, err = path, errors.Join(err, failed)
 	}
 	if s.AccessKeys == "" {
 		s.AccessKeys = filepath.Join(stateDir(c), "access-keys")

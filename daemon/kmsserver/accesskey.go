@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"sealblk/keymgr"
 	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
 )
@@ -184,6 +185,14 @@ func parseAccessKeys(memory *secret.Buffer) (keyring, error) {
 	return r, nil
 }
 
+// checkPrincipal also refuses the name under which the KMS records what it does itself.
+func checkPrincipal(s string) error {
+	if s == local.Itself {
+		return fmt.Errorf("principal %q is the KMS itself: %w: choose another name", s, keymgr.ErrInvalid)
+	}
+	return local.CheckPrincipal(s)
+}
+
 func (r *keyring) add(line []byte) error {
 	fields := bytes.Split(line, []byte(" "))
 	if len(fields) != 3 {
@@ -196,7 +205,7 @@ func (r *keyring) add(line []byte) error {
 	if !accessKeyForm.MatchString(k.ID) {
 		return errors.New("the id is not 8 to 64 letters and digits")
 	}
-	if err := local.CheckPrincipal(k.Principal); err != nil {
+	if err := checkPrincipal(k.Principal); err != nil {
 		return err
 	}
 	if _, twice := r.secret[k.ID]; twice {

@@ -60,8 +60,10 @@ func TestAccessKeyThatCannotBeSavedIsNotMade(t *testing.T) {
 	if _, err := CreateAccessKey(t.Context(), path, "p", func(string, *secret.Buffer) error { return full }); !errors.Is(err, full) {
 		t.Errorf("%v", err)
 	}
-	if _, err := CreateAccessKey(t.Context(), path, "Bob!", drop); !errors.Is(err, keymgr.ErrInvalid) {
-		t.Errorf("%v", err)
+	for _, principal := range []string{"Bob!", "", "kms"} {
+		if _, err := CreateAccessKey(t.Context(), path, principal, drop); !errors.Is(err, keymgr.ErrInvalid) {
+			t.Errorf("%q: %v", principal, err)
+		}
 	}
 	if list, err := ListAccessKeys(path); err != nil || len(list) != 0 {
 		t.Errorf("%v, %v", list, err)
@@ -72,7 +74,7 @@ func TestAccessKeyFilesThatAreRefused(t *testing.T) {
 	const line = "SEALBLKabc operator 0123456789abcdef\n"
 	for name, text := range map[string]string{
 		"empty": "", "another head": "x\n" + line, "two words": accessKeysHead + "\nSEALBLKabc operator\n",
-		"twice": accessKeysHead + "\n" + line + line, "bad principal": accessKeysHead + "\nSEALBLKabc Bob! 0123456789abcdef\n",
+		"twice": accessKeysHead + "\n" + line + line, "the KMS itself": accessKeysHead + "\nSEALBLKabc kms 0123456789abcdef\n", "bad principal": accessKeysHead + "\nSEALBLKabc Bob! 0123456789abcdef\n",
 		"bad id": accessKeysHead + "\nü operator 0123456789abcdef\n", "short secret": accessKeysHead + "\nSEALBLKabc operator 0123\n",
 		"blank line": accessKeysHead + "\n\n" + line,
 	} {

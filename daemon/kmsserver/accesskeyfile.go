@@ -13,14 +13,13 @@ import (
 
 	"sealblk/internal/atomicfile"
 	"sealblk/internal/filelock"
-	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
 )
 
 // CreateAccessKey adds an access key for a principal to a file, which it makes if need
 // be, and hands its secret to save before that; the secret is text in locked memory.
 func CreateAccessKey(ctx context.Context, path, principal string, save func(id string, text *secret.Buffer) error) (AccessKey, error) {
-	if err := local.CheckPrincipal(principal); err != nil {
+	if err := checkPrincipal(principal); err != nil {
 		return AccessKey{}, err
 	}
 	id, err := randomText(12)

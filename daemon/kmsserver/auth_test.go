@@ -280,10 +280,13 @@ func TestSecretReplyEndsItsConnection(t *testing.T) {
 	plain, err := s.kms.As(local.DiskService).Decrypt(t.Context(), w, disk1)
 	s.must(err)
 	defer plain.Destroy()
-	response, err := secretResponse("ID", []byte(`{"RequestId":"ID","KeyId":"`+id+`"}`), plain)
+	public, hidden, err := secretResponse("ID", []byte(`{"RequestId":"ID","KeyId":"`+id+`"}`), plain)
 	s.must(err)
-	defer response.Destroy()
-	r, err := http.ReadResponse(bufio.NewReader(strings.NewReader(string(response.Bytes()))), nil)
+	defer hidden.Destroy()
+	if len(public) < hidden.Len() {
+		t.Errorf("the public part has %d bytes, the other %d: see writeSecret", len(public), hidden.Len())
+	}
+	r, err := http.ReadResponse(bufio.NewReader(strings.NewReader(string(public)+string(hidden.Bytes()))), nil)
 	s.must(err)
 	defer r.Body.Close()
 	body, err := io.ReadAll(r.Body)

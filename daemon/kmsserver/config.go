@@ -3,17 +3,17 @@ package kmsserver
 import (
 	"crypto/tls"
 	"fmt"
-	"io/fs"
-	"os"
 	"sync"
+
+	"sealblk/internal/credential"
 )
 
 // Config is the part kms.serve of the configuration.
 type Config struct {
 	// Listen is the address, "HOST:PORT".
 	Listen string `toml:"listen"`
-	// Certificate and Key are PEM files. Without them the server speaks plain HTTP, on a
-	// loopback address only.
+	// Certificate and Key are PEM files; the key may also be the name of a credential of
+	// systemd. Without them the server speaks plain HTTP, on a loopback address only.
 	Certificate string `toml:"certificate"`
 	Key         string `toml:"key"`
 	// AccessKeys is the file of the access keys; "": access-keys in the state directory.
@@ -49,33 +49,31 @@ type pair struct {
 func (p *pair) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, err := p.stampsNow()
-	if err == nil && p.loaded != nil && now == p.stamps {
-		return p.loaded, nil
-	}
-	var loaded tls.Certificate
-	if err == nil {
-		loaded, err = tls.LoadX509KeyPair(p.certificate, p.key)
-	}
-	if err != nil {
-		if p.loaded != nil {
-			return p.loaded, nil
-		}
+	loaded, stamps, err := p.load()
+	switch {
+	case err == nil:
+		p.loaded, p.stamps = loaded, stamps
+	case p.loaded == nil:
 		return nil, fmt.Errorf("load certificate: %w", err)
 	}
-	p.loaded, p.stamps = &loaded, now
 	return p.loaded, nil
 }
 
-func (p *pair) stampsNow() (now [2]stamp, err error) {
-	for i, path := range []string{p.certificate, p.key} {
-		if now[i], err = stampOf(path); err != nil {
-			return now, err
+// load reads the files if they have changed.
+func (p *pair) load() (*tls.Certificate, [2]stamp, error) {
+	var stamps [2]stamp
+	key, err := credential.Path(p.key)
+	if err != nil {
+		return nil, stamps, err
+	}
+	for i, path := range []string{p.certificate, key} {
+		if stamps[i], err = stampOf(path); err != nil {
+			return nil, stamps, err
 		}
 	}
-	info, err := os.Stat(p.key)
-	if err == nil && info.Mode().Perm()&0o077 != 0 {
-		err = fmt.Errorf("mode %04o lets others read it, run: chmod 600 %s: %w", info.Mode().Perm(), p.key, fs.ErrPermission)
+	if p.loaded != nil && stamps == p.stamps {
+		return p.loaded, stamps, nil
 	}
-	return now, err
+	loaded, err := tls.LoadX509KeyPair(p.certificate, key)
+	return &loaded, stamps, err
 }

@@ -43,11 +43,13 @@
 //
 // # What is secret
 //
-// Plaintext data keys leave by the reply of Decrypt and GenerateDataKey. Such a reply
-// is built in locked memory and written from there to the connection, which is closed
-// behind it: it never is in the buffers of net/http. Over TLS, crypto/tls encrypts it
-// in a buffer of its own, in place. Without TLS it is on the wire in plaintext, which
-// is why that is for the loopback interface only ([CheckListener]).
+// Plaintext data keys leave by the reply of Decrypt and GenerateDataKey. What is secret
+// in such a reply is put together in locked memory and written from there to the
+// connection, which is closed behind it: it never is in the buffers of net/http. Over TLS,
+// crypto/tls encrypts it in a buffer of its own, in place if the buffer is large enough;
+// the record in front of it sees to that, as far as sync.Pool returns what it was given.
+// Without TLS it is on the wire in plaintext, which is why that is for the loopback
+// interface only ([CheckListener]).
 //
 // On the Go heap are, out of reach of a wipe: the parameter Plaintext of a request to
 // Encrypt, with the query string or form that it is part of, until the collector has

@@ -70,55 +70,59 @@ func writeJSON(w http.ResponseWriter, id string, status int, body []byte) {
 	w.Write(body) //nolint:errcheck // the client has gone: nobody is left to tell
 }
 
-// sendSecret writes a whole response from locked memory to the connection, which it
-// takes from net/http and closes.
+// sendSecret writes a whole response to the connection, which it takes from net/http and
+// closes; what is secret in it comes from locked memory.
 func sendSecret(w http.ResponseWriter, id string, body []byte, plaintext *secret.Buffer) error {
-	response, err := secretResponse(id, body, plaintext)
+	public, hidden, err := secretResponse(id, body, plaintext)
 	if err != nil {
 		return err
 	}
-	defer response.Destroy()
+	defer hidden.Destroy()
 	conn, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		return fmt.Errorf("take connection over: %w", err)
 	}
 	defer conn.Close()
-	writeSecret(conn, response)
+	writeSecret(conn, public, hidden)
 	return nil
 }
 
-// writeSecret does not say whether the client got it: it is gone if it did not.
-func writeSecret(conn net.Conn, response *secret.Buffer) {
+// writeSecret does not say whether the client got it: it is gone if it did not. The
+// public part goes first, in a record of its own: a connection of crypto/tls encrypts a
+// record in the buffer that the one before has made large enough, or else leaves the
+// plaintext in one that is not.
+func writeSecret(conn net.Conn, public []byte, hidden *secret.Buffer) {
 	conn.SetDeadline(time.Now().Add(grace)) //nolint:errcheck // Write fails then
 	sigmask.Do(func() error {               //nolint:errcheck // the client has gone
-		_, err := conn.Write(response.Bytes())
+		if _, err := conn.Write(public); err != nil {
+			return err
+		}
+		_, err := conn.Write(hidden.Bytes())
 		return err
 	})
 }
 
-// secretResponse puts header and body together, with the plaintext in front of the
-// body's members.
-func secretResponse(id string, body []byte, plaintext *secret.Buffer) (*secret.Buffer, error) {
-	const open, shut = `{"Plaintext":"`, `",`
+// secretResponse is a response in two parts: header and body, and the end of the body
+// with the plaintext.
+func secretResponse(id string, body []byte, plaintext *secret.Buffer) (public []byte, hidden *secret.Buffer, err error) {
+	const open, shut = `"Plaintext":"`, `"}`
 	size := base64.StdEncoding.EncodedLen(plaintext.Len())
-	head := fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"+
-		"X-Acs-Request-Id: %s\r\nConnection: close\r\n\r\n%s", contentType, len(open)+size+len(shut)+len(body)-1, id, open)
-	response, err := secret.New(len(head) + size + len(shut) + len(body) - 1)
+	hidden, err = secret.New(len(open) + size + len(shut))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	err = sigmask.Do(func() error {
-		b := response.Bytes()
-		b = b[copy(b, head):]
+		b := hidden.Bytes()
+		b = b[copy(b, open):]
 		base64.StdEncoding.Encode(b, plaintext.Bytes())
-		b = b[size:]
-		b = b[copy(b, shut):]
-		copy(b, body[1:])
+		copy(b[size:], shut)
 		return nil
 	})
 	if err != nil {
-		response.Destroy()
-		return nil, err
+		hidden.Destroy()
+		return nil, nil, err
 	}
-	return response, nil
+	public = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"+
+		"X-Acs-Request-Id: %s\r\nConnection: close\r\n\r\n%s,", contentType, len(body)+hidden.Len(), id, body[:len(body)-1])
+	return public, hidden, nil
 }
