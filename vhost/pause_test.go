@@ -2,6 +2,8 @@ package vhost_test
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -158,4 +160,84 @@ func TestPauseToAndFro(t *testing.T) {
 	}
 	close(stop)
 	<-done
+}
+
+// TestPauseAmongMessages: whatever a front-end does while the device pauses and goes on at
+// random, a paused device is not used, and each request is answered once in the end.
+func TestPauseAmongMessages(t *testing.T) {
+	rounds := 10
+	if testing.Short() {
+		rounds = 5
+	}
+	for range rounds {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			pauseAmongMessages(t, rand.New(rand.NewPCG(seed, 0)))
+		})
+	}
+}
+
+func pauseAmongMessages(t *testing.T, random *rand.Rand) {
+	dev, fault := newDevice(t)
+	d, _ := start(t, dev, frontend.Options{Queues: queues})
+	type state struct {
+		enabled, stopped bool
+		base, waiting    int
+	}
+	rings := make([]state, queues)
+	for i := range rings {
+		rings[i].enabled = true
+	}
+	isPaused, used := false, 0
+	resume := func(i int) {
+		r := &rings[i]
+		prepareRing(t, d, uint32(i), uint32(r.base))
+		must(t, d.Session.SetVringEnable(uint32(i), r.enabled))
+		must(t, d.Queue(i).Kick.Signal())
+		r.stopped = false
+	}
+	for range 60 {
+		i := random.IntN(queues)
+		r, q := &rings[i], d.Queue(i)
+		switch random.IntN(7) {
+		case 0:
+			returned(t, "Pause", paused(dev))
+			isPaused, used = true, fault.Submitted()
+		case 1:
+			isPaused = false
+			dev.Resume()
+		case 2:
+			r.enabled = !r.enabled
+			must(t, d.Session.SetVringEnable(uint32(i), r.enabled))
+		case 3:
+			if r.stopped {
+				resume(i)
+				break
+			}
+			base, err := d.Session.GetVringBase(uint32(i))
+			must(t, err)
+			r.base, r.stopped = int(base), true
+		default:
+			if r.waiting < 20 {
+				must(t, q.Submit(request(t, q, frontend.TypeOut, 0, 512)))
+				must(t, q.Kick.Signal())
+				r.waiting++
+			}
+		}
+		if isPaused && fault.Submitted() != used {
+			t.Fatal("a paused device was used")
+		}
+	}
+	dev.Resume()
+	for i := range rings {
+		if rings[i].enabled = true; rings[i].stopped {
+			resume(i)
+		} else {
+			must(t, d.Session.SetVringEnable(uint32(i), true))
+		}
+		for range rings[i].waiting {
+			waitDone(t, d.Queue(i))
+		}
+		roundTrip(t, d.Queue(i))
+	}
 }
