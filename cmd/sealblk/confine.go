@@ -74,7 +74,7 @@ func (a *app) serveBroker(c *cli.Context) error {
 	}
 	o := broker.Options{Deadline: retry.Patience + 2*retry.Silence, Interval: config.Worker.KeyCheckInterval}
 	if len(args) > 0 {
-		o.KeyURI = recordedKey(stateDir(c), args[0])
+		o.Disk = recorded(stateDir(c), args[0])
 	}
 	return errors.Join(broker.Serve(context.WithoutCancel(c.Context), keys, o), keys.Close())
 }
@@ -99,15 +99,15 @@ func keyDeadline(c *cli.Context, config config) time.Duration {
 	return cmp.Or(c.Duration("key-deadline"), config.Worker.KeyDeadline)
 }
 
-// recordedKey reads which CMK the record of a disk names.
-func recordedKey(stateDir, name string) func() (string, error) {
-	return func() (string, error) {
+// recorded reads what the record of a disk says.
+func recorded(stateDir, name string) func() (broker.Disk, error) {
+	return func() (broker.Disk, error) {
 		disks, err := disk.OpenCatalogue(stateDir, nil)
 		if err != nil {
-			return "", err
+			return broker.Disk{}, err
 		}
 		r, err := disks.Get(name)
-		return r.KeyURI, err
+		return broker.Disk{KeyURI: r.KeyURI, Urgent: r.OnKeyLoss != disk.KeyLossKeep}, err
 	}
 }
 

@@ -92,14 +92,16 @@ func (s *serving) giveUp() {
 
 // recorded is the CMK that the disk's record names, empty if that is not known.
 func (s *server) recorded() string {
-	if s.opts.KeyURI == nil {
-		return ""
+	d, _ := s.readDisk()
+	return d.KeyURI
+}
+
+func (s *server) readDisk() (Disk, bool) {
+	if s.opts.Disk == nil {
+		return Disk{}, false
 	}
-	uri, err := s.opts.KeyURI()
-	if err != nil {
-		return ""
-	}
-	return uri
+	d, err := s.opts.Disk()
+	return d, err == nil
 }
 
 // unwrapped is how a call of the KMS ended.

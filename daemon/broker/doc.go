@@ -38,7 +38,9 @@
 //
 // A KMS that is [keymgr.Watchable] is looked at twice a second, by its stamp, which costs a
 // system call; the state is asked for when the stamp has changed, and now and then for what
-// time alone changes. Others are asked every Options.Interval, give or take half of it.
+// time alone changes. Others are asked every Options.Interval, give or take half of it; a
+// fortieth as often if nothing follows from the loss of the key, and down to a sixteenth
+// while they throttle.
 // None of the looks at the embedded KMS is recorded there: see keymgr/local.
 //
 // # Which of the two dies first

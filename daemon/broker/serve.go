@@ -60,9 +60,18 @@ type Options struct {
 	// tell of changes; 0 is DefaultInterval. The times are scattered, so that the brokers
 	// of many disks do not ask at once.
 	Interval time.Duration
-	// KeyURI reads from the disk's record which CMK wraps its data key; nil: always the
-	// same. It is trusted, unlike the header of the disk, which the worker can write.
-	KeyURI func() (string, error)
+	// Disk reads what the disk's record says now; nil: nothing. It is trusted, unlike the
+	// header of the disk, which the worker can write.
+	Disk func() (Disk, error)
+}
+
+// Disk is what a broker wants to know of its worker's disk.
+type Disk struct {
+	// KeyURI is the CMK that wraps its data key.
+	KeyURI string
+	// Urgent: something follows from the loss of the key. Else the KMS is asked a fortieth
+	// as often.
+	Urgent bool
 }
 
 const (

@@ -10,8 +10,15 @@ import (
 	"sealblk/keymgr"
 )
 
-// tick is how often a KMS is looked at that tells of changes by a stamp.
-const tick = 500 * time.Millisecond
+const (
+	// tick is how often a KMS is looked at that tells of changes by a stamp.
+	tick = 500 * time.Millisecond
+	// relaxed is how many intervals are between two looks from which nothing follows.
+	relaxed = 40
+	// slowest is how many intervals are between two looks, at most, for a KMS that is
+	// throttling.
+	slowest = 16
+)
 
 // watched is a KMS, as far as a watch goes.
 type watched interface {
@@ -27,6 +34,7 @@ type state struct {
 type watch struct {
 	kms      watched
 	key      func() string // the URI, which changes when the disk is wrapped anew
+	urgent   func() bool
 	interval time.Duration
 	out      *json.Encoder
 	done     chan struct{}
@@ -36,6 +44,7 @@ type watch struct {
 	seen       bool
 	told       bool
 	last       error
+	slow       int // intervals between looks, more than one while the KMS throttles
 }
 
 // startWatch watches the key of what was unwrapped.
@@ -49,7 +58,8 @@ func (s *server) startWatch(ctx context.Context) error {
 	bound := s.disk
 	s.watch = &watch{
 		kms: s.kms, interval: s.opts.Interval, out: json.NewEncoder(s.states), done: make(chan struct{}),
-		key: func() string { return s.current(bound) },
+		key:    func() string { return s.current(bound) },
+		urgent: s.urgent,
 	}
 	go s.watch.run(ctx)
 	return nil
@@ -62,6 +72,13 @@ func (s *server) current(b binding) string {
 		return now
 	}
 	return b.uri
+}
+
+// urgent tells whether something follows from the loss of the key. It does if nobody
+// knows.
+func (s *server) urgent() bool {
+	d, known := s.readDisk()
+	return d.Urgent || !known
 }
 
 func (w *watch) run(ctx context.Context) {
@@ -84,6 +101,7 @@ func (w *watch) look(ctx context.Context) error {
 	err := w.ask(ctx)
 	cancel()
 	w.seen = w.seen || err == nil
+	w.slow = w.slower(err)
 	if w.told && same(err, w.last) {
 		return nil
 	}
@@ -126,21 +144,41 @@ func (w *watch) stampNow() string {
 	return ""
 }
 
-// wait waits for the next look: until something has changed, if the KMS can tell, and
-// for about the interval.
+// slower has a KMS that throttles asked less and less often.
+func (w *watch) slower(err error) int {
+	if errors.Is(err, keymgr.ErrThrottled) {
+		return min(max(2*w.slow, 2), slowest)
+	}
+	return 1
+}
+
+// wait waits for the next look: until something has changed, if the KMS can tell, and for
+// about the interval; longer if it throttles, or if nothing would follow.
 func (w *watch) wait(ctx context.Context) {
-	for left := w.interval/2 + rand.N(w.interval); left > 0; {
+	for n := 1; ; n++ {
+		changed := w.sleep(ctx, w.interval/2+rand.N(w.interval))
+		awaited := w.urgent() || keymgr.IsLoss(w.last) // or it may be awaited that it comes back
+		if changed || n >= w.slow && (w.stamp != "" || n >= relaxed || awaited) {
+			return
+		}
+	}
+}
+
+// sleep tells whether it ended before its time.
+func (w *watch) sleep(ctx context.Context, left time.Duration) (changed bool) {
+	for left > 0 {
 		pause := left
 		if w.stamp != "" {
 			pause = min(left, tick)
 		}
 		select {
 		case <-ctx.Done():
-			return
+			return true
 		case <-time.After(pause):
 		}
 		if left -= pause; w.stamp != "" && w.stampNow() != w.stamp {
-			return
+			return true
 		}
 	}
+	return false
 }

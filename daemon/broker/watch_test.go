@@ -21,6 +21,7 @@ import (
 //
 //	state-K   the state of the key K, or an error
 //	recorded  the CMK in the disk's record
+//	relaxed   if it is there, nothing follows from the loss of the key
 //	interval  if it is there, the KMS is not asked before long without a cause
 //	calls     a line for each call, by the KMS
 type fileKMS struct {
@@ -29,7 +30,7 @@ type fileKMS struct {
 }
 
 // deadline is that of the brokers over a fileKMS.
-const deadline = 300 * time.Millisecond
+const deadline = time.Second
 
 func serveTest(dir string) error {
 	if dir == "1" {
@@ -45,7 +46,7 @@ func serveTest(dir string) error {
 		"local": func(context.Context) (keymgr.KMS, error) { return watchableKMS{k}, nil },
 	}), Options{
 		Deadline: deadline, Interval: interval,
-		KeyURI: func() (string, error) { return k.read("recorded"), nil },
+		Disk: func() (Disk, error) { return Disk{KeyURI: k.read("recorded"), Urgent: k.read("relaxed") == ""}, nil },
 	})
 }
 
@@ -73,6 +74,8 @@ func (k fileKMS) verdict(ctx context.Context, key string) error {
 		return keymgr.ErrAccessDenied
 	case "unreachable":
 		return fmt.Errorf("dial: %w", keymgr.ErrUnreachable)
+	case "throttled":
+		return keymgr.ErrThrottled
 	case "hang":
 		<-ctx.Done()
 		return ctx.Err()
@@ -276,6 +279,40 @@ func TestWatchWithoutPermission(t *testing.T) {
 		t.Errorf("told %v", err)
 	}
 	s.quiet("describe key")
+}
+
+// TestWatchSparesTheKMS: it is asked less often when nothing follows from its answer, until
+// something does; and when it throttles.
+func TestWatchSparesTheKMS(t *testing.T) {
+	looks := func(s *site, d time.Duration) int {
+		before := s.calls("describe key")
+		time.Sleep(d) // what is measured
+		return s.calls("describe key") - before
+	}
+	const interval, long = 20 * time.Millisecond, 600 * time.Millisecond
+	relaxed := newSite(t)
+	relaxed.set("relaxed", "yes")
+	relaxed.serving("slow:key")
+	relaxed.wantTold(nil)
+	if n := looks(relaxed, long); n > 3 {
+		t.Errorf("asked %d times in %d intervals, for nothing", n, long/interval)
+	}
+	if err := os.Remove(filepath.Join(relaxed.dir, "relaxed")); err != nil {
+		t.Fatal(err)
+	}
+	relaxed.quiet("describe key") // it is asked three times
+
+	throttled := newSite(t)
+	throttled.serving("slow:key")
+	throttled.wantTold(nil)
+	throttled.set("state-key", "throttled")
+	throttled.wantTold(keymgr.ErrThrottled)
+	if n := looks(throttled, long); n > 6 {
+		t.Errorf("asked %d times in %d intervals, while it throttles", n, long/interval)
+	}
+	throttled.set("state-key", "Enabled")
+	throttled.wantTold(nil)
+	throttled.quiet("describe key")
 }
 
 // TestWatchFollowsTheRecord: a disk that was wrapped anew depends on its new CMK.
