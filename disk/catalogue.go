@@ -218,3 +218,13 @@ func (c *Catalogue) Current(r Record) Record {
 	now.GrowingTo = r.GrowingTo
 	return now
 }
+
+// KeyOf names the CMK that wraps a disk's data key, as its record has it. While a re-wrap
+// is under way, or if it was interrupted, the record names two: the header, which others
+// may be able to write to, says only which of them.
+func (c *Catalogue) KeyOf(r Record) string {
+	if r.RewrappingTo != "" && c.Current(r).KeyURI == r.RewrappingTo {
+		return r.RewrappingTo
+	}
+	return r.KeyURI
+}

@@ -148,15 +148,17 @@ func (c *Catalogue) putInEscrow(ctx context.Context, dk *dataKey, ec keymgr.Cont
 		return err
 	}
 	dk.escrow = &w
-	if dk.plain == nil {
-		return c.prove(ctx, w, ec, nil)
-	}
-	return c.prove(ctx, w, ec, func(got *secret.Buffer) error {
+	is := func(got *secret.Buffer) error {
 		if !got.Equal(dk.plain) {
 			return luks.ErrWrongKey
 		}
 		return nil
-	})
+	}
+	if dk.plain == nil {
+		is = nil
+	}
+	_, err = c.prove(ctx, w, ec, is)
+	return err
 }
 
 func contextOf(lineage string) keymgr.Context {

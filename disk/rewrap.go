@@ -176,7 +176,11 @@ func (c *Catalogue) rewrapped(ctx context.Context, h *luks.Header, t luks.Token,
 	if h.DigestPending() {
 		is = nil // nothing to compare it with, and perhaps not to be seen here
 	}
-	return w, c.prove(ctx, w, t.Context, is)
+	seen, err := c.prove(ctx, w, t.Context, is)
+	if err == nil && !seen && is != nil && job.to == mainSlot {
+		err = c.stillOpens(ctx, source, w, t.Context)
+	}
+	return w, err
 }
 
 // replaceWrapped puts a wrapping into a slot of a disk's header, and into its record
@@ -313,7 +317,7 @@ func (c *Catalogue) setEscrow(ctx context.Context, name, key string) (Record, er
 	if h.DigestPending() {
 		is = nil
 	}
-	if err := c.prove(ctx, w, t.Context, is); err != nil {
+	if _, err := c.prove(ctx, w, t.Context, is); err != nil {
 		return Record{}, err
 	}
 	return c.replaceWrapped(ctx, name, t, escrowSlot, &w)

@@ -131,6 +131,19 @@ func (blind) Decrypt(context.Context, keymgr.WrappedKey, keymgr.Context) (*secre
 	return nil, keymgr.ErrAccessDenied
 }
 
+// blindTo is a KMS that lets this principal decrypt nothing under one key.
+type blindTo struct {
+	*keymgr.Set
+	uri string
+}
+
+func (b blindTo) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context) (*secret.Buffer, error) {
+	if w.URI == b.uri {
+		return nil, keymgr.ErrAccessDenied
+	}
+	return b.Set.Decrypt(ctx, w, ec)
+}
+
 // TestRewrapIsProved: a wrapping that does not hold the disk's key never reaches the
 // header. Who may not decrypt has the KMS look.
 func TestRewrapIsProved(t *testing.T) {
@@ -148,6 +161,18 @@ func TestRewrapIsProved(t *testing.T) {
 	}
 	c.keys = blind{set}
 	mustRewrap(t, c, "db", "")
+	c.keys = set
+	wantKey(t, c, "db", dk, r.KeyURI, "2")
+
+	// A key that this host may not open is for the escrow, not for the disk.
+	other := newCMK(t, operator)
+	c.keys = blindTo{set, other}
+	if _, err := c.Rewrap(t.Context(), "db", RewrapOptions{Key: other}); !errors.Is(err, keymgr.ErrAccessDenied) {
+		t.Errorf("under a key that does not open here: %v", err)
+	}
+	if _, err := c.SetEscrow(t.Context(), "db", other); err != nil {
+		t.Errorf("in escrow under such a key: %v", err)
+	}
 	c.keys = set
 	wantKey(t, c, "db", dk, r.KeyURI, "2")
 }
@@ -248,6 +273,9 @@ func TestInterruptedRewrap(t *testing.T) {
 						t.Errorf("%d steps", n-1)
 					}
 					return
+				}
+				if got := c.KeyOf(must(c.Get("db"))); got != c.Current(must(c.Get("db"))).KeyURI {
+					t.Errorf("after %s: KeyOf says %s", at, got)
 				}
 				switch header := c.Current(must(c.Get("db"))).KeyURI; {
 				case strings.HasPrefix(at, "announce"):

@@ -166,20 +166,36 @@ func schemeOf(uri string) string {
 // prove makes sure that a new wrapping holds the right key, before anything depends on
 // it: it is opened and is asked. A principal that may not decrypt, and one that is not
 // to see the key (is is nil), has the KMS open it: it re-encrypts it once more, to no
-// use.
-func (c *Catalogue) prove(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, is func(*secret.Buffer) error) error {
+// use. seen tells that the key was seen.
+func (c *Catalogue) prove(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, is func(*secret.Buffer) error) (seen bool, err error) {
 	if is != nil {
 		dk, err := c.keys.Decrypt(ctx, w, ec)
 		if err == nil {
 			defer dk.Destroy()
-			return is(dk)
+			return true, is(dk)
 		}
 		if !errors.Is(err, keymgr.ErrAccessDenied) {
-			return fmt.Errorf("open the new wrapping again: %w", err)
+			return false, fmt.Errorf("open the new wrapping again: %w", err)
 		}
 	}
 	if _, err := c.keys.ReEncrypt(ctx, w, ec, w.URI); err != nil {
-		return fmt.Errorf("have the KMS open the new wrapping again: %w", err)
+		return false, fmt.Errorf("have the KMS open the new wrapping again: %w", err)
 	}
-	return nil
+	return false, nil
+}
+
+// stillOpens refuses a new wrapping that this principal may not open, where it may open
+// the old one: the disk could not be attached here any more. Who may open neither is not
+// who attaches it.
+func (c *Catalogue) stillOpens(ctx context.Context, old, w keymgr.WrappedKey, ec keymgr.Context) error {
+	dk, err := c.keys.Decrypt(ctx, old, ec)
+	if err != nil {
+		return nil
+	}
+	dk.Destroy()
+	if dk, err = c.keys.Decrypt(ctx, w, ec); err == nil {
+		dk.Destroy()
+		return nil
+	}
+	return fmt.Errorf("the disk would not open here any more: %w", err)
 }

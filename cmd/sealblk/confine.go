@@ -107,7 +107,10 @@ func recorded(stateDir, name string) func() (broker.Disk, error) {
 			return broker.Disk{}, err
 		}
 		r, err := disks.Get(name)
-		return broker.Disk{KeyURI: r.KeyURI, Urgent: r.OnKeyLoss != disk.KeyLossKeep}, err
+		if err != nil {
+			return broker.Disk{}, err
+		}
+		return broker.Disk{KeyURI: disks.KeyOf(r), Urgent: r.OnKeyLoss != disk.KeyLossKeep}, nil
 	}
 }
 
