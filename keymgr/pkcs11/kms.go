@@ -18,7 +18,7 @@ type KMS struct {
 	now   func() time.Time
 }
 
-var _ keymgr.KMS = (*KMS)(nil)
+var _ keymgr.Wrapper = (*KMS)(nil)
 
 // Open loads the module. The token is looked for when a key is first used.
 func Open(c Config) (keymgr.KMS, error) { return open(c) }
@@ -45,12 +45,11 @@ type made struct {
 
 // GenerateDataKey makes a data key from the random numbers of the HSM and of the kernel.
 func (k *KMS) GenerateDataKey(ctx context.Context, key string, ec keymgr.Context) (*secret.Buffer, keymgr.WrappedKey, error) {
-	const what = "generate data key"
 	digest, err := digestContext(ec)
 	if err != nil {
 		return nil, keymgr.WrappedKey{}, err
 	}
-	m, err := call(ctx, k.token, key, what, func(s session) (made, error) {
+	m, err := call(ctx, k.token, job[made]{key: key, what: "generate data key", run: func(s session) (made, error) {
 		v, err := k.primary(s, key)
 		if err != nil {
 			return made{}, err
@@ -68,7 +67,7 @@ func (k *KMS) GenerateDataKey(ctx context.Context, key string, ec keymgr.Context
 			return made{}, err
 		}
 		return made{dk, w}, nil
-	}, func(m made) { m.dk.Destroy() })
+	}, discard: func(m made) { m.dk.Destroy() }})
 	return m.dk, m.w, err
 }
 
@@ -86,9 +85,9 @@ func (k *KMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Contex
 	if err != nil {
 		return nil, err
 	}
-	return call(ctx, k.token, key, "decrypt data key", func(s session) (*secret.Buffer, error) {
+	return call(ctx, k.token, job[*secret.Buffer]{key: key, what: "decrypt data key", run: func(s session) (*secret.Buffer, error) {
 		return s.unwrap(key, b, digest)
-	}, (*secret.Buffer).Destroy)
+	}, discard: (*secret.Buffer).Destroy})
 }
 
 // take parses the arguments of a call that unwraps.
@@ -106,7 +105,7 @@ func (k *KMS) ReEncrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Cont
 	if err != nil {
 		return keymgr.WrappedKey{}, err
 	}
-	return call(ctx, k.token, newKey, "re-encrypt data key", func(s session) (keymgr.WrappedKey, error) {
+	return call(ctx, k.token, job[keymgr.WrappedKey]{key: newKey, what: "re-encrypt data key", run: func(s session) (keymgr.WrappedKey, error) {
 		dk, err := s.unwrap(key, b, digest)
 		if err != nil {
 			return keymgr.WrappedKey{}, err
@@ -117,13 +116,37 @@ func (k *KMS) ReEncrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Cont
 			return keymgr.WrappedKey{}, err
 		}
 		return s.wrap(newKey, v, dk, digest)
-	}, func(keymgr.WrappedKey) {})
+	}})
+}
+
+// Wrap wraps a data key that the caller has.
+func (k *KMS) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr.Context) (keymgr.WrappedKey, error) {
+	digest, err := digestContext(ec)
+	if err == nil {
+		err = keymgr.CheckDataKey(dk)
+	}
+	if err != nil {
+		return keymgr.WrappedKey{}, err
+	}
+	// The caller may destroy its buffer while the module still works on a call that came
+	// to its time-out.
+	own, err := dk.Clone()
+	if err != nil {
+		return keymgr.WrappedKey{}, err
+	}
+	return call(ctx, k.token, job[keymgr.WrappedKey]{key: key, what: "wrap data key", run: func(s session) (keymgr.WrappedKey, error) {
+		v, err := k.primary(s, key)
+		if err != nil {
+			return keymgr.WrappedKey{}, err
+		}
+		return s.wrap(key, v, own, digest)
+	}, done: own.Destroy})
 }
 
 // DescribeKey tells what the token says of a key. It is Disabled when no version of it
 // may encrypt.
 func (k *KMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, error) {
-	return call(ctx, k.token, key, "describe key", func(s session) (keymgr.KeyInfo, error) {
+	return call(ctx, k.token, job[keymgr.KeyInfo]{key: key, what: "describe key", run: func(s session) (keymgr.KeyInfo, error) {
 		all, err := s.versions(key)
 		if err != nil {
 			return keymgr.KeyInfo{}, err
@@ -138,7 +161,7 @@ func (k *KMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, erro
 			info.State, info.PrimaryVersion = keymgr.Disabled, all[len(all)-1].name()
 		}
 		return info, nil
-	}, func(keymgr.KeyInfo) {})
+	}})
 }
 
 func (k *KMS) primary(s session, key string) (version, error) {

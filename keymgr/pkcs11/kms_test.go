@@ -368,7 +368,7 @@ func TestCallsEnd(t *testing.T) {
 		<-hang
 		return secret.Random(32)
 	}
-	_, err := call(t.Context(), k.token, "disks", "wait", slow, func(b *secret.Buffer) { late <- b })
+	_, err := call(t.Context(), k.token, job[*secret.Buffer]{key: "disks", what: "wait", run: slow, discard: func(b *secret.Buffer) { late <- b }})
 	wantError(t, "time-out", err, keymgr.ErrUnreachable)
 	<-hanging
 	close(hang)

@@ -37,7 +37,11 @@ func (r Root) Wrap(root *secret.Buffer) (json.RawMessage, error) {
 	if r.Key == "" {
 		return nil, badConfig("name a key of the token: pkcs11-key = \"LABEL\" in [kms.local.root]", "no key for the root key")
 	}
-	b, err := onToken(r.Config, r.Key, "wrap root key", func(s session) (blob, error) {
+	own, err := root.Clone() // the module may work on it after the time-out
+	if err != nil {
+		return nil, err
+	}
+	b, err := onToken(r.Config, job[blob]{key: r.Key, what: "wrap root key", run: func(s session) (blob, error) {
 		all, err := s.versions(r.Key)
 		if err != nil {
 			return blob{}, err
@@ -46,8 +50,8 @@ func (r Root) Wrap(root *secret.Buffer) (json.RawMessage, error) {
 		if err != nil {
 			return blob{}, err
 		}
-		return s.sealBlob(v, root, rootDigest)
-	}, func(blob) {})
+		return s.sealBlob(v, own, rootDigest)
+	}, done: own.Destroy})
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +70,7 @@ func (r Root) Unwrap(wrapped json.RawMessage) (*secret.Buffer, error) {
 	if wrong != "" || b.digest != rootDigest || len(b.sealed) != rootSize+tagSize {
 		return nil, fmt.Errorf("parse wrapped root key: %w", keymgr.ErrCorrupt)
 	}
-	return onToken(r.Config, w.Key, "unwrap root key", func(s session) (*secret.Buffer, error) {
+	return onToken(r.Config, job[*secret.Buffer]{key: w.Key, what: "unwrap root key", run: func(s session) (*secret.Buffer, error) {
 		root, err := s.openBlob(w.Key, b)
 		if err == nil && root == nil {
 			err = &keymgr.Error{
@@ -75,16 +79,17 @@ func (r Root) Unwrap(wrapped json.RawMessage) (*secret.Buffer, error) {
 			}
 		}
 		return root, err
-	}, (*secret.Buffer).Destroy)
+	}, discard: (*secret.Buffer).Destroy})
 }
 
-// onToken makes one call on a connection of its own.
-func onToken[T any](c Config, key, what string, f func(session) (T, error), discard func(T)) (T, error) {
+// onToken does one job on a connection of its own.
+func onToken[T any](c Config, j job[T]) (T, error) {
 	t, err := newToken(c)
 	if err != nil {
+		j.end()
 		var none T
 		return none, err
 	}
 	defer t.close()
-	return call(context.Background(), t, key, what, f, discard)
+	return call(context.Background(), t, j)
 }

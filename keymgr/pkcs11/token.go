@@ -88,9 +88,24 @@ func (t *token) closeAll(sessions []session) {
 	}
 }
 
-// call runs f with a session of its own; key and what are for errors. A result that
-// comes too late is given to discard.
-func call[T any](ctx context.Context, t *token, key, what string, f func(session) (T, error), discard func(T)) (T, error) {
+// job is what a call does with a session of its own.
+type job[T any] struct {
+	key, what string // for errors
+	run       func(session) (T, error)
+	// discard takes a result that comes too late. done is called when run will not be
+	// called any more, which may be after the call has returned. Both may be nil.
+	discard func(T)
+	done    func()
+}
+
+func (j *job[T]) end() {
+	if j.done != nil {
+		j.done()
+	}
+}
+
+// call does a job before the context or the time-out of the token ends.
+func call[T any](ctx context.Context, t *token, j job[T]) (T, error) {
 	type answer struct {
 		value T
 		err   error
@@ -99,25 +114,27 @@ func call[T any](ctx context.Context, t *token, key, what string, f func(session
 	ctx, cancel := context.WithTimeoutCause(ctx, t.config.Timeout, errTimeout)
 	defer cancel()
 	if err := t.enter(ctx); err != nil {
-		return none, late(ctx, key, what, err)
+		j.end()
+		return none, late(ctx, j.key, j.what, err)
 	}
 	answers := make(chan answer)
 	go func() {
 		defer t.leave()
-		value, err := withSession(t, f)
+		defer j.end()
+		value, err := withSession(t, j.run)
 		select {
 		case answers <- answer{value, err}:
 		case <-ctx.Done():
-			if err == nil {
-				discard(value)
+			if err == nil && j.discard != nil {
+				j.discard(value)
 			}
 		}
 	}()
 	select {
 	case a := <-answers:
-		return a.value, explain(key, what, a.err)
+		return a.value, explain(j.key, j.what, a.err)
 	case <-ctx.Done():
-		return none, late(ctx, key, what, ctx.Err())
+		return none, late(ctx, j.key, j.what, ctx.Err())
 	}
 }
 
