@@ -19,6 +19,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("LOCAL_TEST_SERVICE_KEY"); dir != "" {
 		os.Exit(printServiceKey(dir))
 	}
+	if dir := os.Getenv("LOCAL_TEST_OPEN"); dir != "" {
+		os.Exit(openAgainAndAgain(dir))
+	}
 	leaktest.Main(m, func() error {
 		if n, size := secret.Live(); n != 0 {
 			return fmt.Errorf("%d secrets with %d bytes were not destroyed", n, size)

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"sealblk/keymgr/secret"
 )
 
 // printServiceKey is a child of TestServiceKeyIsMadeOnce: when its standard input
@@ -133,5 +135,96 @@ func TestCallsExcludeOtherProcesses(t *testing.T) {
 	}
 	if err := unix.Flock(int(other.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		t.Errorf("lock after the call: %v", err)
+	}
+}
+
+const movedPassphrase = "correct horse"
+
+// openAgainAndAgain is a child of TestMoveUnderOtherProcesses: it opens the KMS until its
+// standard input ends.
+func openAgainAndAgain(dir string) int {
+	ended := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		close(ended)
+	}()
+	fmt.Println("running")
+	for {
+		select {
+		case <-ended:
+			return 0
+		default:
+		}
+		if err := openMoved(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+}
+
+func openMoved(dir string) error {
+	ask := func(bool) (*secret.Buffer, error) {
+		b, err := secret.New(len(movedPassphrase))
+		if err == nil {
+			copy(b.Bytes(), movedPassphrase)
+		}
+		return b, err
+	}
+	k, err := Open(dir, Options{Sources: map[string]RootSource{RootPassphrase: PassphraseSource{Ask: ask}}})
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	_, err = k.ListKeys(context.Background())
+	return err
+}
+
+// TestMoveUnderOtherProcesses moves the root key to and fro while other processes open
+// the KMS: none of them ever sees it half moved.
+func TestMoveUnderOtherProcesses(t *testing.T) {
+	const processes, rounds = 2, 10
+	dir, w, dk := populated(t)
+	var wg sync.WaitGroup
+	var inputs []io.Closer
+	for range processes {
+		c := exec.Command("/proc/self/exe")
+		c.Env, c.Stderr = append(os.Environ(), "LOCAL_TEST_OPEN="+dir), os.Stderr
+		in, err := c.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fscanln(out, new(string)); err != nil {
+			t.Error(err)
+		}
+		inputs = append(inputs, in)
+		wg.Go(func() {
+			if err := c.Wait(); err != nil {
+				t.Errorf("another process: %v", err)
+			}
+		})
+	}
+	k := openAt(t, dir)
+	for range rounds {
+		if err := k.SetRootSource(t.Context(), RootPassphrase, asks(t, movedPassphrase)); err != nil {
+			t.Fatal(err)
+		}
+		if err := k.SetRootSource(t.Context(), RootFile, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, in := range inputs {
+		in.Close()
+	}
+	wg.Wait()
+	wantOpens(t, k, w, dk)
+	if _, err := k.VerifyAudit(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

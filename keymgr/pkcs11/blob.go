@@ -60,15 +60,6 @@ type blob struct {
 	sealed []byte
 }
 
-// digestContext stands for an encryption context.
-func digestContext(ec keymgr.Context) (d contextDigest, err error) {
-	encoded, err := ec.Encode()
-	if err != nil {
-		return d, &keymgr.Error{Code: keymgr.CodeInvalid, Err: err}
-	}
-	return sha256.Sum256(append([]byte("sealblk PKCS#11 context 1\x00"), encoded...)), nil
-}
-
 func blobHeader(id []byte, digest contextDigest) []byte {
 	h := append([]byte(blobMagic), byte(len(id)))
 	return append(append(h, id...), digest[:]...)
@@ -136,12 +127,5 @@ func badBlob(uri, why string) error {
 	return &keymgr.Error{
 		Code: "InvalidCiphertext", Key: uri, Hint: "the wrapped key was altered or cut; restore the disk's header from a backup",
 		Err: fmt.Errorf("open wrapped key: %s: %w", why, keymgr.ErrCorrupt),
-	}
-}
-
-func otherContext(uri string) error {
-	return &keymgr.Error{
-		Code: "InvalidEncryptionContext", Key: uri, Hint: "the wrapped key belongs to another disk",
-		Err: keymgr.ErrContextMismatch,
 	}
 }

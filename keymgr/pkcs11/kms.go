@@ -4,6 +4,7 @@ package pkcs11
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
 	"time"
@@ -88,6 +89,15 @@ func (k *KMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Contex
 	return call(ctx, k.token, job[*secret.Buffer]{key: key, what: "decrypt data key", run: func(s session) (*secret.Buffer, error) {
 		return s.unwrap(key, b, digest)
 	}, discard: (*secret.Buffer).Destroy})
+}
+
+// digestContext stands for an encryption context.
+func digestContext(ec keymgr.Context) (d contextDigest, err error) {
+	encoded, err := ec.Encode()
+	if err != nil {
+		return d, &keymgr.Error{Code: keymgr.CodeInvalid, Err: err}
+	}
+	return sha256.Sum256(append([]byte("sealblk PKCS#11 context 1\x00"), encoded...)), nil
 }
 
 // take parses the arguments of a call that unwraps.
@@ -243,4 +253,11 @@ func (s session) openBlob(key string, b blob) (*secret.Buffer, error) {
 		return nil, err
 	}
 	return s.open(v.object, b.nonce, b.sealed, b.header)
+}
+
+func otherContext(uri string) error {
+	return &keymgr.Error{
+		Code: "InvalidEncryptionContext", Key: uri, Hint: "the wrapped key belongs to another disk",
+		Err: keymgr.ErrContextMismatch,
+	}
 }

@@ -109,5 +109,5 @@ func (d *device) close() {
 	for _, b := range d.seen {
 		clear(b)
 	}
-	d.conn.Close() //nolint:errcheck // nothing is lost
+	d.conn.Close()
 }
