@@ -29,13 +29,13 @@ type rootConfig struct {
 	Credential string `toml:"credential"`
 	// PassphraseFile, a path or the name of a systemd credential, or PassphraseFD is where
 	// the passphrase is; neither: the terminal.
-	PassphraseFile string `toml:"passphrase-file"`
-	PassphraseFD   *int   `toml:"passphrase-fd"`
+	PassphraseFile string `toml:"passphrase_file"`
+	PassphraseFD   *int   `toml:"passphrase_fd"`
 	// TPMDevice is the TPM; TPMPCRs bind the root key to registers of the SHA-256 bank.
-	TPMDevice string `toml:"tpm-device"`
-	TPMPCRs   []int  `toml:"tpm-pcrs"`
+	TPMDevice string `toml:"tpm_device"`
+	TPMPCRs   []int  `toml:"tpm_pcrs"`
 	// PKCS11Key is the label, or id=HEX, of the HSM's key; [kms.pkcs11] says which HSM.
-	PKCS11Key string `toml:"pkcs11-key"`
+	PKCS11Key string `toml:"pkcs11_key"`
 }
 
 const usualCredential = "sealblk-root"
@@ -47,9 +47,9 @@ func (r rootConfig) check() error {
 	case r.Source != "" && !slices.Contains(rootNames, r.Source):
 		return fmt.Errorf("kms.local.root.source %q: use %s", r.Source, strings.Join(rootNames, ", "))
 	case r.PassphraseFile != "" && r.PassphraseFD != nil:
-		return fmt.Errorf("kms.local.root: keep one of passphrase-file and passphrase-fd")
+		return fmt.Errorf("kms.local.root: keep one of passphrase_file and passphrase_fd")
 	case r.PassphraseFD != nil && (*r.PassphraseFD < 0 || *r.PassphraseFD == 1 || *r.PassphraseFD == 2):
-		return fmt.Errorf("kms.local.root.passphrase-fd %d: use 0, or 3 and above", *r.PassphraseFD)
+		return fmt.Errorf("kms.local.root.passphrase_fd %d: use 0, or 3 and above", *r.PassphraseFD)
 	}
 	return nil
 }

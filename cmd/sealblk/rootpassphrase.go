@@ -78,7 +78,7 @@ func (k *passphraseKeeper) ask(r rootConfig, new bool) (*secret.Buffer, error) {
 func unasked(why string) error {
 	return &keymgr.Error{
 		Code: local.CodeRootLocked, Err: errors.New(why),
-		Hint: "name a passphrase-file in [kms.local.root]: a systemd credential, or a file below /run",
+		Hint: "name a passphrase_file in [kms.local.root]: a systemd credential, or a file below /run",
 	}
 }
 

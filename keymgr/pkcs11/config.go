@@ -21,7 +21,7 @@ type Config struct {
 	Slot  *uint  `toml:"slot"`
 	// PINFile holds the user's PIN: a path, or, without a slash, the name of a systemd
 	// credential. A token that asks for none needs none.
-	PINFile string `toml:"pin-file"`
+	PINFile string `toml:"pin_file"`
 	// Sessions is how many calls are made at a time; 0 is 4.
 	Sessions int `toml:"sessions"`
 	// Timeout of a call; 0 is 10 s.

@@ -41,7 +41,7 @@ var meanings = []struct {
 }{
 	{
 		[]pkcs11.Error{pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE}, keymgr.ErrAccessDenied,
-		"correct the PIN in pin-file of [kms.pkcs11]; it is not tried again by this process",
+		"correct the PIN in pin_file of [kms.pkcs11]; it is not tried again by this process",
 	},
 	{
 		[]pkcs11.Error{pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_USER_PIN_NOT_INITIALIZED}, keymgr.ErrAccessDenied,

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"slices"
 	"time"
 
 	"sealblk/keymgr"
@@ -154,7 +155,7 @@ func (k *KMS) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr
 }
 
 // DescribeKey tells what the token says of a key. It is Disabled when no version of it
-// may encrypt.
+// may encrypt, or none may decrypt.
 func (k *KMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, error) {
 	return call(ctx, k.token, job[keymgr.KeyInfo]{key: key, what: "describe key", run: func(s session) (keymgr.KeyInfo, error) {
 		all, err := s.versions(key)
@@ -165,10 +166,13 @@ func (k *KMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, erro
 			URI: uriOf(key), KeyID: key, Aliases: []string{}, State: keymgr.Enabled, Origin: "PKCS11",
 			Description: "label " + all[0].label, Versions: len(all), Created: all[0].start,
 		}
-		if v, err := primary(key, all, k.now()); err == nil {
-			info.PrimaryVersion = v.name()
-		} else {
-			info.State, info.PrimaryVersion = keymgr.Disabled, all[len(all)-1].name()
+		v, err := primary(key, all, k.now())
+		if err != nil {
+			v = all[len(all)-1]
+		}
+		info.PrimaryVersion = v.name()
+		if err != nil || !slices.ContainsFunc(all, func(v version) bool { return v.decrypt }) {
+			info.State = keymgr.Disabled
 		}
 		return info, nil
 	}})

@@ -173,11 +173,20 @@ func TestDisabled(t *testing.T) {
 	_, err = k.ReEncrypt(t.Context(), w, ec, "disks")
 	wantError(t, "re-encrypt", err, keymgr.ErrDisabled)
 	wantOpens(t, k, w, dk)
-	token.Set(t, "disks", pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false))
+	state := func(what string, want keymgr.State) {
+		t.Helper()
+		if info, err := k.DescribeKey(t.Context(), "disks"); err != nil || info.State != want {
+			t.Errorf("%s: %s, %v", what, info.State, err)
+		}
+	}
+	state("may not encrypt", keymgr.Disabled)
+	token.Set(t, "disks", pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, true), pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false))
+	state("may not decrypt", keymgr.Disabled)
 	_, err = k.Decrypt(t.Context(), w, ec)
 	wantError(t, "decrypt", err, keymgr.ErrDisabled)
 	token.Set(t, "disks", pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, true), pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, true))
 	wantOpens(t, k, w, dk)
+	state("may do both", keymgr.Enabled)
 	token.Destroy(t, "disks")
 	_, err = k.Decrypt(t.Context(), w, ec)
 	wantError(t, "destroyed", err, keymgr.ErrNotFound)

@@ -35,7 +35,7 @@ var rootDigest = contextDigest(sha256.Sum256([]byte("sealblk PKCS#11 root 1")))
 // Wrap encrypts a root key in the HSM.
 func (r Root) Wrap(root *secret.Buffer) (json.RawMessage, error) {
 	if r.Key == "" {
-		return nil, badConfig("name a key of the token: pkcs11-key = \"LABEL\" in [kms.local.root]", "no key for the root key")
+		return nil, badConfig("name a key of the token: pkcs11_key = \"LABEL\" in [kms.local.root]", "no key for the root key")
 	}
 	own, err := root.Clone() // the module may work on it after the time-out
 	if err != nil {

@@ -43,7 +43,7 @@ func (s Source) open() (*device, error) {
 	case errors.Is(err, unix.EBUSY):
 		hint = "use " + DefaultDevice + ", which programs share"
 	case path != DefaultDevice:
-		hint = "correct tpm-device in the configuration"
+		hint = "correct tpm_device in the configuration"
 	}
 	return nil, &keymgr.Error{Hint: hint, Err: fmt.Errorf("open TPM: %w: %w", keymgr.ErrUnreachable, err)}
 }
