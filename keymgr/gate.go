@@ -2,68 +2,53 @@ package keymgr
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math/rand/v2"
-	"path/filepath"
 	"time"
-
-	"sealblk/internal/filelock"
 )
 
-// GatePlaces is how many calls of a host may be on their way to its KMSs at once.
+// GatePlaces is how many calls of a host may be on their way to one KMS at once.
 const GatePlaces = 8
 
-// Gate lets a bounded number of calls through. A call keeps its place until it is over,
-// while it waits to be tried again too: so of a thousand disks that start together only
-// as many ask again and again as there are places, and the others not at all.
+// Gate lets a bounded number of calls through to each KMS. A call keeps its place until
+// it is over, while it waits to be tried again too: so of a thousand disks that start
+// together only as many ask again and again as there are places, and the others not at
+// all. Who waits gives up as a call does: when the KMS answers nobody for as long as
+// limits.Silence, or when limits.Patience is over.
 type Gate interface {
-	// Enter waits for a place until ctx ends or so much time is over. leave gives it up.
-	Enter(ctx context.Context, longest time.Duration) (leave func(), err error)
+	// Enter waits for a place among the calls to a KMS, which is named by its scheme.
+	Enter(ctx context.Context, kms string, limits Retry) (Place, error)
 }
 
-// FileGate is the gate of all processes of a host: a file for each place, which is
-// locked by whoever has it, so that a process that dies gives its place up.
-type FileGate struct {
-	// Dir has the files; it must be there.
-	Dir string
-	// Places; 0: GatePlaces.
-	Places int
+// Place is a caller's place beyond a gate.
+type Place interface {
+	// Silent is for how long the KMS had answered nobody while the caller waited.
+	Silent() time.Duration
+	// Answered tells those who wait whether the KMS answered an attempt, in whatever way.
+	Answered(bool)
+	// Leave gives the place up.
+	Leave()
 }
 
-// Enter takes a place. Where files cannot be locked there is no gate.
-func (g FileGate) Enter(ctx context.Context, longest time.Duration) (leave func(), err error) {
-	places := g.Places
-	if places == 0 {
-		places = GatePlaces
+// open is a place where there is no gate.
+type open struct{}
+
+func (open) Silent() time.Duration { return 0 }
+func (open) Answered(bool)         {}
+func (open) Leave()                {}
+
+// errNoTurn is for a caller who gave up at the gate.
+func errNoTurn(kms, why string) error {
+	return &Error{
+		Key:  kms,
+		Hint: "see whether the KMS runs and is reached from this host",
+		Err:  fmt.Errorf("wait for other calls of this host: %s: %w", why, ErrUnreachable),
 	}
-	first := rand.N(places)
-	for i := range places {
-		f, err := filelock.Try(g.path((first + i) % places))
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if !errors.Is(err, filelock.ErrLocked) {
-			return func() {}, nil
-		}
-	}
-	wait, cancel := context.WithTimeout(ctx, longest)
-	defer cancel()
-	f, err := filelock.Wait(wait, g.path(first))
-	switch {
-	case err == nil:
-		return func() { f.Close() }, nil
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case wait.Err() != nil:
-		return nil, &Error{
-			Hint: "see whether the KMS answers, and what other disks of this host wait for",
-			Err:  fmt.Errorf("wait for %d other calls of this host: %w", places, ErrUnreachable),
-		}
-	}
-	return func() {}, nil
 }
 
-func (g FileGate) path(place int) string {
-	return filepath.Join(g.Dir, fmt.Sprintf("kms-call-%d.lock", place))
+func errSilent(kms string, silence time.Duration) error {
+	return errNoTurn(kms, fmt.Sprintf("the KMS has answered none for %v", silence))
+}
+
+func errPatience(kms string, patience time.Duration) error {
+	return errNoTurn(kms, fmt.Sprintf("no turn within %v", patience))
 }

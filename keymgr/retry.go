@@ -36,6 +36,9 @@ type Retry struct {
 	Now func() time.Time
 	// Jitter picks a wait; nil: at random.
 	Jitter func(least, most time.Duration) time.Duration
+
+	// silent is how long nobody was answered when the call begins.
+	silent time.Duration
 }
 
 // DefaultRetry is for calls that a person waits for: a KMS that is down is given up
@@ -51,6 +54,9 @@ var PatientRetry = Retry{Patience: 10 * time.Minute, Silence: 2 * time.Minute, B
 func (r Retry) Do(ctx context.Context, call func() error) error {
 	start := r.now()
 	var silent time.Time // since then; zero: it answers
+	if r.silent > 0 {
+		silent = start.Add(-r.silent)
+	}
 	wait := r.Base
 	for attempt := 1; ; attempt++ {
 		err := call()

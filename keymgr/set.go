@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -115,16 +114,21 @@ func (s *Set) Decrypt(ctx context.Context, w WrappedKey, ec Context) (*secret.Bu
 
 // decrypt is one call for all who wait for it. failed hears of each attempt that failed.
 func (s *Set) decrypt(ctx context.Context, w WrappedKey, ec Context, failed func(error)) (dk *secret.Buffer, err error) {
-	leave, err := s.enter(ctx, w.URI)
+	place, err := s.enter(ctx, w.URI)
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	err = s.call(ctx, w.URI, func(k KMS, _ URI) error {
-		dk, err = s.attempt(ctx, k, w, ec)
+	defer place.Leave()
+	retry := s.retry
+	retry.silent = place.Silent()
+	heard := func(err error) {
+		place.Answered(!errors.Is(err, ErrUnreachable))
 		if err != nil {
 			failed(err)
 		}
+	}
+	err = s.callWith(ctx, retry, heard, w.URI, func(k KMS, _ URI) error {
+		dk, err = s.attempt(ctx, k, w, ec)
 		return err
 	})
 	if err != nil {
@@ -158,17 +162,13 @@ func (s *Set) attempt(ctx context.Context, k KMS, w WrappedKey, ec Context) (dk 
 	return dk, err
 }
 
-// enter waits for a call's turn, as long as for the call.
-func (s *Set) enter(ctx context.Context, uri string) (leave func(), err error) {
+// enter waits for a call's turn.
+func (s *Set) enter(ctx context.Context, uri string) (Place, error) {
 	u, err := ParseURI(uri)
-	if s.gate == nil || err != nil || u.Scheme == SchemeLocal {
-		return func() {}, nil
+	if s.gate == nil || err != nil || u.Scheme == SchemeLocal || s.members[u.Scheme] == nil {
+		return open{}, nil
 	}
-	longest := s.retry.Patience
-	if longest == 0 {
-		longest = math.MaxInt64
-	}
-	return s.gate.Enter(ctx, longest)
+	return s.gate.Enter(ctx, u.Scheme, s.retry)
 }
 
 // ReEncrypt wraps a data key under another CMK of the same KMS.
@@ -202,16 +202,22 @@ func (s *Set) DescribeKey(ctx context.Context, uri string) (info KeyInfo, err er
 
 // call finds the KMS of a URI and calls it under the retry policy.
 func (s *Set) call(ctx context.Context, uri string, f func(KMS, URI) error) error {
+	return s.callWith(ctx, s.retry, func(error) {}, uri, f)
+}
+
+// callWith is call under a policy of its own. heard is told how each attempt ended.
+func (s *Set) callWith(ctx context.Context, retry Retry, heard func(error), uri string, f func(KMS, URI) error) error {
 	m, u, err := s.find(uri)
 	if err != nil {
 		return err
 	}
-	return s.retry.Do(ctx, func() error {
+	return retry.Do(ctx, func() error {
 		k, err := m.get(ctx)
-		if err != nil {
-			return err
+		if err == nil {
+			err = f(k, u)
 		}
-		return f(k, u)
+		heard(err)
+		return err
 	})
 }
 

@@ -87,7 +87,7 @@ func TestKMSThatStaysDownIsGivenUp(t *testing.T) {
 	if r.Unwrapped != 0 || r.GaveUp != 50 || r.SomeError == "" {
 		t.Errorf("%d unwrapped, %d gave up (%s)", r.Unwrapped, r.GaveUp, r.SomeError)
 	}
-	if seconds := len(r.Offered); seconds > int((s.Spread + keymgr.PatientRetry.Patience + keymgr.PatientRetry.Silence + time.Minute).Seconds()) {
+	if seconds := len(r.Offered); seconds > int((s.Spread + keymgr.PatientRetry.Silence + 10*time.Second).Seconds()) {
 		t.Errorf("still asking after %d s", seconds)
 	}
 }

@@ -79,12 +79,13 @@ func TestGateKeepsOrder(t *testing.T) {
 	var left []string
 	for i := range 5 {
 		c.Go(func() {
-			leave, err := g.Enter(t.Context(), 0)
+			place, err := g.Enter(t.Context(), Scheme, keymgr.Retry{})
 			if err != nil {
 				t.Error(err)
+				return
 			}
 			c.Sleep(t.Context(), time.Hour)
-			leave()
+			place.Leave()
 			left = append(left, fmt.Sprint(i, "@", c.Now()))
 		})
 	}
@@ -92,6 +93,47 @@ func TestGateKeepsOrder(t *testing.T) {
 	want := []string{"0@1h0m0s", "1@1h0m0s", "2@2h0m0s", "3@2h0m0s", "4@3h0m0s"}
 	if !slices.Equal(left, want) {
 		t.Errorf("%q, want %q", left, want)
+	}
+}
+
+// TestGateSendsAway: who waits gives up when nobody gets an answer, and not before.
+func TestGateSendsAway(t *testing.T) {
+	for name, test := range map[string]struct {
+		answers bool
+		limits  keymgr.Retry
+		want    time.Duration
+	}{
+		"silence":           {false, keymgr.Retry{Silence: time.Minute, Patience: time.Hour}, 10*time.Minute + time.Minute},
+		"patience":          {true, keymgr.Retry{Silence: time.Minute, Patience: time.Hour}, time.Hour},
+		"silence, no limit": {false, keymgr.Retry{Patience: time.Hour}, time.Hour},
+	} {
+		c := NewClock()
+		g := c.NewGate(1)
+		c.Go(func() {
+			place, err := g.Enter(t.Context(), Scheme, test.limits)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.Sleep(t.Context(), 5*time.Minute)
+			place.Answered(true)
+			c.Sleep(t.Context(), 5*time.Minute)
+			place.Answered(test.answers)
+			c.Sleep(t.Context(), 5*time.Hour)
+			place.Leave()
+		})
+		for range 3 {
+			c.Go(func() {
+				place, err := g.Enter(t.Context(), Scheme, test.limits)
+				if err == nil {
+					place.Leave()
+				}
+				if !errors.Is(err, keymgr.ErrUnreachable) || c.Now() != test.want {
+					t.Errorf("%s: %v at %v, want to be sent away at %v", name, err, c.Now(), test.want)
+				}
+			})
+		}
+		c.Run()
 	}
 }
 
