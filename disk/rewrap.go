@@ -140,13 +140,14 @@ func (c *Catalogue) rewrapOnce(ctx context.Context, name string, job rewrap) (Re
 }
 
 // isCurrent tells whether a wrapping is what the job would make of it. A KMS that does
-// not tell its versions has it made.
+// not tell its versions has it made; a key that is not there may come to be by its use,
+// as a service key does.
 func (c *Catalogue) isCurrent(ctx context.Context, before keymgr.WrappedKey, job rewrap) (bool, error) {
 	if job.from != job.to {
 		return false, nil
 	}
 	info, err := c.keys.DescribeKey(ctx, job.uri)
-	if errors.Is(err, keymgr.ErrAccessDenied) || errors.Is(err, keymgr.ErrUnsupported) {
+	if errors.Is(err, keymgr.ErrAccessDenied) || errors.Is(err, keymgr.ErrUnsupported) || errors.Is(err, keymgr.ErrNotFound) {
 		return false, nil
 	}
 	if err != nil {
