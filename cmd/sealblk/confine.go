@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -74,7 +75,11 @@ func (a *app) serveBroker(c *cli.Context) error {
 	}
 	o := broker.Options{Deadline: retry.Patience + 2*retry.Silence, Interval: config.Worker.KeyCheckInterval}
 	if len(args) > 0 {
-		o.Disk = recorded(stateDir(c), args[0])
+		disks, err := disk.OpenCatalogue(stateDir(c), nil)
+		if err != nil {
+			return err
+		}
+		o.Disk = (&recorded{disks: disks, name: args[0]}).read
 	}
 	return errors.Join(broker.Serve(context.WithoutCancel(c.Context), keys, o), keys.Close())
 }
@@ -99,19 +104,32 @@ func keyDeadline(c *cli.Context, config config) time.Duration {
 	return cmp.Or(c.Duration("key-deadline"), config.Worker.KeyDeadline)
 }
 
-// recorded reads what the record of a disk says.
-func recorded(stateDir, name string) func() (broker.Disk, error) {
-	return func() (broker.Disk, error) {
-		disks, err := disk.OpenCatalogue(stateDir, nil)
-		if err != nil {
-			return broker.Disk{}, err
-		}
-		r, err := disks.Get(name)
-		if err != nil {
-			return broker.Disk{}, err
-		}
-		return broker.Disk{KeyURI: disks.KeyOf(r), Urgent: r.OnKeyLoss != disk.KeyLossKeep}, nil
+// recorded is what the record of a disk says, read again when it has changed.
+type recorded struct {
+	disks *disk.Catalogue
+	name  string
+
+	mu    sync.Mutex
+	stamp string // of what was read; empty: nothing was
+	last  broker.Disk
+}
+
+func (r *recorded) read() (broker.Disk, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	stamp := r.disks.RecordStamp(r.name)
+	if stamp != "" && stamp == r.stamp {
+		return r.last, nil
 	}
+	now, err := r.disks.Get(r.name)
+	if err != nil {
+		return broker.Disk{}, err
+	}
+	if now.RewrappingTo != "" { // then the header counts too
+		stamp = ""
+	}
+	r.stamp, r.last = stamp, broker.Disk{KeyURI: r.disks.KeyOf(now), Urgent: now.OnKeyLoss != disk.KeyLossKeep}
+	return r.last, nil
 }
 
 // confine is how an export gives up what it does not need any more. It is called

@@ -147,6 +147,23 @@ func TestRewrappedDiskDependsOnItsNewKey(t *testing.T) {
 	mustRead(t, d, "rewrapped")
 }
 
+// TestEscrowBringsAPausedDiskBack: a key that is gone for good need not end a VM that waits
+// for it: its disk gets another one, by way of the escrow.
+func TestEscrowBringsAPausedDiskBack(t *testing.T) {
+	state := keyedState(t, "--escrow-key", "alias/two")
+	s := serve(t, state, program(t, state, "export", "db"))
+	d := s.connect()
+	defer d.Close()
+	wrote(t, d, "rescued")
+	mustRun(t, state, "key", "schedule-deletion", "alias/one", "--days", "7", "--force")
+	s.becomes("paused", "pending-deletion")
+	mustRun(t, state, "key", "create", "--alias", "alias/three")
+	letDisksUse(t, state, "alias/three")
+	mustRun(t, state, "disk", "rewrap", "db", "--use-escrow", "--key", "alias/three")
+	s.becomes("running", "usable")
+	mustRead(t, d, "rescued")
+}
+
 // TestEscrowIsRevokedByItself: a disk that was opened by its key in escrow depends on that.
 func TestEscrowIsRevokedByItself(t *testing.T) {
 	state := keyedState(t, "--escrow-key", "alias/two")

@@ -61,7 +61,8 @@ type Options struct {
 	// of many disks do not ask at once.
 	Interval time.Duration
 	// Disk reads what the disk's record says now; nil: nothing. It is trusted, unlike the
-	// header of the disk, which the worker can write.
+	// header of the disk, which the worker can write. It is called twice a second, from
+	// more than one goroutine.
 	Disk func() (Disk, error)
 }
 

@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	// tick is how often a KMS is looked at that tells of changes by a stamp.
+	// tick is how often the disk's record is looked at, and a KMS that tells of changes by
+	// a stamp.
 	tick = 500 * time.Millisecond
 	// relaxed is how many intervals are between two looks from which nothing follows.
 	relaxed = 40
@@ -33,18 +34,18 @@ type state struct {
 // watch tells a worker of each change of the state of its disk's key.
 type watch struct {
 	kms      watched
-	key      func() string // the URI, which changes when the disk is wrapped anew
-	urgent   func() bool
+	disk     func() Disk // it changes when the disk is wrapped anew, or set
 	interval time.Duration
 	out      *json.Encoder
 	done     chan struct{}
 
 	// What was found last. seen: the KMS has told the state of this key before.
-	uri, stamp string
-	seen       bool
-	told       bool
-	last       error
-	slow       int // intervals between looks, more than one while the KMS throttles
+	was   Disk
+	stamp string
+	seen  bool
+	told  bool
+	last  error
+	slow  int // intervals between looks, more than one while the KMS throttles
 }
 
 // startWatch watches the key of what was unwrapped.
@@ -58,27 +59,21 @@ func (s *server) startWatch(ctx context.Context) error {
 	bound := s.disk
 	s.watch = &watch{
 		kms: s.kms, interval: s.opts.Interval, out: json.NewEncoder(s.states), done: make(chan struct{}),
-		key:    func() string { return s.current(bound) },
-		urgent: s.urgent,
+		disk: func() Disk { return s.current(bound) },
 	}
 	go s.watch.run(ctx)
 	return nil
 }
 
-// current is the CMK that the disk depends on: that of its header, until its record names
-// another one than it did at the start.
-func (s *server) current(b binding) string {
-	if now := s.recorded(); now != "" && now != b.recorded {
-		return now
+// current is what the disk depends on: the CMK of its header, until its record names
+// another one than it did at the start. What cannot be read is urgent.
+func (s *server) current(b binding) Disk {
+	now, known := s.readDisk()
+	if now.KeyURI == "" || now.KeyURI == b.recorded {
+		now.KeyURI = b.uri
 	}
-	return b.uri
-}
-
-// urgent tells whether something follows from the loss of the key. It does if nobody
-// knows.
-func (s *server) urgent() bool {
-	d, known := s.readDisk()
-	return d.Urgent || !known
+	now.Urgent = now.Urgent || !known
+	return now
 }
 
 func (w *watch) run(ctx context.Context) {
@@ -93,9 +88,11 @@ func (w *watch) run(ctx context.Context) {
 
 // look asks the KMS once, and tells what is new.
 func (w *watch) look(ctx context.Context) error {
-	if uri := w.key(); uri != w.uri {
-		w.uri, w.seen = uri, false
+	now := w.disk()
+	if now.KeyURI != w.was.KeyURI {
+		w.seen = false
 	}
+	w.was = now
 	w.stamp = w.stampNow() // before the look: what changes after it is seen next time
 	ctx, cancel := context.WithTimeout(ctx, max(w.interval, tick))
 	err := w.ask(ctx)
@@ -116,7 +113,7 @@ func (w *watch) look(ctx context.Context) error {
 // ask is nil for a key that can be used. A caller that may not see the state of its key
 // knows nothing of it; one that may no longer has lost it, as far as can be told.
 func (w *watch) ask(ctx context.Context) error {
-	err := keymgr.CheckUsable(ctx, w.kms, w.uri)
+	err := keymgr.CheckUsable(ctx, w.kms, w.was.KeyURI)
 	if errors.Is(err, keymgr.ErrNotWatchable) && !w.seen {
 		return unknown{err}
 	}
@@ -139,7 +136,7 @@ func same(a, b error) bool {
 
 func (w *watch) stampNow() string {
 	if k, ok := w.kms.(keymgr.Watchable); ok {
-		return k.Stamp(w.uri)
+		return k.Stamp(w.was.KeyURI)
 	}
 	return ""
 }
@@ -152,12 +149,12 @@ func (w *watch) slower(err error) int {
 	return 1
 }
 
-// wait waits for the next look: until something has changed, if the KMS can tell, and for
-// about the interval; longer if it throttles, or if nothing would follow.
+// wait waits for the next look: until the disk's record has changed, or the KMS if it can
+// tell, and for about the interval; longer if it throttles, or if nothing would follow.
 func (w *watch) wait(ctx context.Context) {
 	for n := 1; ; n++ {
 		changed := w.sleep(ctx, w.interval/2+rand.N(w.interval))
-		awaited := w.urgent() || keymgr.IsLoss(w.last) // or it may be awaited that it comes back
+		awaited := w.was.Urgent || keymgr.IsLoss(w.last) // or it may be awaited that it comes back
 		if changed || n >= w.slow && (w.stamp != "" || n >= relaxed || awaited) {
 			return
 		}
@@ -167,16 +164,13 @@ func (w *watch) wait(ctx context.Context) {
 // sleep tells whether it ended before its time.
 func (w *watch) sleep(ctx context.Context, left time.Duration) (changed bool) {
 	for left > 0 {
-		pause := left
-		if w.stamp != "" {
-			pause = min(left, tick)
-		}
+		pause := min(left, tick)
 		select {
 		case <-ctx.Done():
 			return true
 		case <-time.After(pause):
 		}
-		if left -= pause; w.stamp != "" && w.stampNow() != w.stamp {
+		if left -= pause; w.stamp != "" && w.stampNow() != w.stamp || w.disk() != w.was {
 			return true
 		}
 	}

@@ -242,6 +242,23 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestWatchSeesTheRecordAtOnce: a disk that was wrapped anew, or set to another policy, is
+// not looked at much later.
+func TestWatchSeesTheRecordAtOnce(t *testing.T) {
+	s := newSite(t)
+	s.set("interval", "long")
+	s.set("recorded", "slow:key")
+	s.serving("slow:key")
+	s.wantTold(nil)
+	s.set("state-key", "Disabled")
+	s.set("state-new", "unreachable")
+	s.set("recorded", "slow:new")
+	s.wantTold(keymgr.ErrUnreachable)
+	s.set("state-new", "Disabled")
+	s.set("relaxed", "yes")
+	s.wantTold(keymgr.ErrDisabled)
+}
+
 // TestWatchByStamp: of a KMS that tells of changes, a change is known within a second.
 func TestWatchByStamp(t *testing.T) {
 	s := newSite(t)
