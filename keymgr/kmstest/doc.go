@@ -10,8 +10,8 @@
 //
 // Something that a KMS cannot do is declared in Subject.Lacks with the reason. A
 // function that is missing without one fails the suite, and so does a reason for what
-// is there. A KMS that is a [keymgr.Wrapper] is tried as one. A case that cannot run is skipped with that reason, and Run ends with a
-// list of them.
+// is there. A KMS that is a [keymgr.Wrapper] is tried as one. A case that cannot run is
+// skipped with that reason, and Run ends with a list of them.
 //
 // Through all cases the suite watches every call: a call that fails returns no key and
 // no wrapped key; its error is one line, says how to go on ([keymgr.Error] with a

@@ -3,8 +3,9 @@
 //
 // # Contract
 //
-// What calls the KMS is the code that the product runs: a [keymgr.Set] per host with
-// the retry policy of [keymgr.PatientRetry]. What answers is [simulated.KMS]: a rate
+// What calls the KMS is the code that the product runs: a [keymgr.Set] with the retry
+// policy of [keymgr.PatientRetry], and a gate with the places of [keymgr.FileGate]. What
+// answers is [simulated.KMS]: a rate
 // limit, a latency, lost connections, an outage. Time is virtual, so that a site's
 // quarter of an hour takes seconds, and a seed makes a run repeat.
 //
@@ -13,4 +14,9 @@
 // other, Scenario.Stagger apart: a process for each disk.
 //
 // Each disk has a blob of its own, so that nothing is gained by coalescing.
+//
+// Three things are simpler than in the product. A host's disks share a Set instead of
+// having a process each. They go through the gate in the order in which they came; locked
+// files are handed on in an order that is nearly that. A disk takes one call of the KMS;
+// package vault makes a second one, to look at the key, in every process.
 package storm

@@ -12,7 +12,7 @@
 // re-wraps a data key honours it. Of a key that is not derived the engine ignores the
 // context, so that blobs could be moved between disks: such a key is refused before
 // anything is done under it, as is a type that is not an AEAD of 256 bits. That needs
-// the right to read the key. The least policy for the disk service is
+// the right to read the key, and one request more for each key that a process uses. The least policy for the disk service is
 //
 //	path "transit/keys/disks"       { capabilities = ["read"] }
 //	path "transit/datakey/+/disks"  { capabilities = ["update"] }
