@@ -5,106 +5,79 @@ import (
 	"errors"
 	"net"
 	"slices"
-	"sync"
 
 	"github.com/ovh/kmip-go"
-	"github.com/ovh/kmip-go/kmipclient"
 	"github.com/ovh/kmip-go/payloads"
 	"github.com/ovh/kmip-go/ttlv"
+
+	"sealblk/keymgr"
 )
 
-// errDropped: another call found the connection lost.
-var errDropped = errors.New("the connection was lost")
-
-// session is a connection with what was learnt about the server. The library makes the
-// connection anew when the server closed it in peace.
+// session is a connection with what was learnt about the server.
 type session struct {
-	client  *kmipclient.Client
+	conn    net.Conn
+	turn    chan struct{} // holds one who uses the connection
 	version kmip.ProtocolVersion
 	// encrypts: the server wraps and unwraps, with additional authenticated data.
 	encrypts bool
-
-	mu     sync.Mutex
-	conn   net.Conn // the latest
-	closed bool
 }
 
-// dialer makes the connections of a session. The library does not bear one that cannot
-// be made anew: it gets one from which nothing can be read.
-func (s *session) dialer(c *Config) kmipclient.DialerFunc {
-	return func(ctx context.Context) (net.Conn, error) {
-		nc, err := c.dial(ctx)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if err == nil && s.closed {
-			nc.Close()
-			err = errDropped
+// try calls f with a connection: with the one that was kept, and, if that turns out to be
+// lost, with a new one.
+func (k *KMS) try(ctx context.Context, f func(context.Context, *session) error) error {
+	for {
+		s, kept, err := k.session(ctx)
+		if err != nil {
+			return err
 		}
-		switch {
-		case err == nil:
-			s.conn = nc
-		case s.conn != nil:
-			return dead{err: err}, nil
+		if err = f(ctx, s); !lost(err) {
+			return err
 		}
-		return nc, err
+		k.drop(s)
+		if !kept || ctx.Err() != nil {
+			return err
+		}
 	}
 }
 
-// dead is a connection that was not made.
-type dead struct {
-	net.Conn
-	err error
+// lost tells whether a connection is of no more use. An answer that says no is an
+// answer.
+func lost(err error) bool {
+	var no *refusal
+	var ours *keymgr.Error
+	return err != nil && !errors.As(err, &no) && !errors.As(err, &ours) && !errors.Is(err, errUnreadable)
 }
 
-func (d dead) Read([]byte) (int, error)    { return 0, d.err }
-func (d dead) Write(p []byte) (int, error) { return len(p), nil } // see conn
-func (d dead) Close() error                { return nil }
-
-// close ends the connection, and with it the goroutines of the library. The library's
-// own Close does not bear a connection that was lost, nor calls at the same time.
-func (s *session) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	if s.conn != nil {
-		s.conn.Close()
-	}
-}
-
-// session returns the connection, made now if there is none.
-func (k *KMS) session(ctx context.Context) (*session, error) {
+// session returns the connection that is kept, or makes one.
+func (k *KMS) session(ctx context.Context) (s *session, kept bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.current != nil {
-		return k.current, nil
+		return k.current, true, nil
 	}
-	// The version is negotiated here: the library takes the first that a server names.
-	s := &session{version: kmip.V1_1}
-	var err error
-	s.client, err = kmipclient.DialContext(ctx, k.config.Address,
-		kmipclient.WithDialerUnsafe(s.dialer(&k.config)), kmipclient.EnforceVersion(s.version))
-	if err == nil {
-		err = s.negotiate(ctx)
+	s = &session{turn: make(chan struct{}, 1), version: kmip.V1_1}
+	if s.conn, err = k.config.dial(ctx); err != nil {
+		return nil, false, err
 	}
-	if err == nil {
+	if err = s.negotiate(ctx); err == nil {
 		s.encrypts, err = k.chooseMode(ctx, s)
 	}
 	if err != nil {
-		s.close()
-		return nil, err
+		s.conn.Close()
+		return nil, false, err
 	}
 	k.current = s
-	return s, nil
+	return s, false, nil
 }
 
 // drop closes a connection that failed; the next call makes another.
 func (k *KMS) drop(s *session) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	if k.current == s {
 		k.current = nil
 	}
-	k.mu.Unlock()
-	s.close()
+	s.conn.Close()
 }
 
 // versions that this program speaks.
@@ -130,9 +103,6 @@ func (s *session) negotiate(ctx context.Context) error {
 	return invalid("", "ask for KMIP 1.x on the server", "the server speaks no version of KMIP that this program does")
 }
 
-// speak sets the version of a request.
-func (s *session) speak(r *kmip.RequestMessage) { r.Header.ProtocolVersion = s.version }
-
 func (k *KMS) chooseMode(ctx context.Context, s *session) (encrypts bool, err error) {
 	// Additional authenticated data came with KMIP 1.4.
 	can := ttlv.CompareVersions(s.version, kmip.V1_4) >= 0
@@ -155,21 +125,22 @@ func (k *KMS) chooseMode(ctx context.Context, s *session) (encrypts bool, err er
 	return slices.Contains(out.Operations, kmip.OperationEncrypt) && slices.Contains(out.Operations, kmip.OperationDecrypt), nil
 }
 
-// ask makes one request. A failure that is not a *refusal means that the connection
-// cannot be used any more.
+// ask makes one request.
 func ask[Reply kmip.OperationPayload](ctx context.Context, s *session, p kmip.OperationPayload) (Reply, error) {
 	var none Reply
-	items, err := s.client.BatchOpt(ctx, []kmip.OperationPayload{p}, s.speak)
+	request := kmip.NewRequestMessage(s.version, p)
+	answer, err := s.roundTrip(ctx, &request)
 	if err != nil {
 		return none, err
 	}
-	if len(items) != 1 {
+	if len(answer.BatchItem) != 1 {
 		return none, errUnreadable
 	}
-	if items[0].ResultStatus != kmip.ResultStatusSuccess {
-		return none, &refusal{p.Operation(), items[0].ResultReason, items[0].ResultMessage}
+	item := answer.BatchItem[0]
+	if item.ResultStatus != kmip.ResultStatusSuccess {
+		return none, &refusal{p.Operation(), item.ResultReason, item.ResultMessage}
 	}
-	reply, ok := items[0].ResponsePayload.(Reply)
+	reply, ok := item.ResponsePayload.(Reply)
 	if !ok {
 		return none, errUnreadable
 	}

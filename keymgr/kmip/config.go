@@ -81,11 +81,7 @@ func (c *Config) dial(ctx context.Context) (net.Conn, error) {
 		return nil, err
 	}
 	d := tls.Dialer{Config: config}
-	nc, err := d.DialContext(ctx, "tcp", c.Address)
-	if err != nil {
-		return nil, err
-	}
-	return &conn{Conn: nc}, nil
+	return d.DialContext(ctx, "tcp", c.Address)
 }
 
 func (c *Config) tls() (*tls.Config, error) {

@@ -51,9 +51,9 @@
 //
 // # Secrets in memory
 //
-// Keys travel in messages of the client library, on the Go heap. Wiped at once are: the
-// message that was sent, the message that was received, the copies that it was decoded
-// to. Not reached are: what the library's encoder outgrew while it wrote a request with a
+// Keys travel in messages, on the Go heap. Wiped at once are: the message that was sent,
+// the message that was received, the copies that it was decoded to. Not reached are: what
+// the library's encoder outgrew while it wrote a request with a
 // data key (mode encrypt), the record buffers of crypto/tls, and the round keys of a key
 // that was fetched (mode get), which crypto/aes keeps until the collector reuses their
 // memory. Only processes that ask a KMS have those, and HardenProcess keeps them out of
@@ -62,6 +62,8 @@
 // # Threading
 //
 // A KMS may be used from any goroutine; calls share one connection, one after the other.
+// Of the library only the messages are used: its client races when a connection is lost,
+// and can panic then.
 //
 // Sources: OASIS KMIP Specification 1.4 (3.22 State, 4.4 Re-key, 4.9 Locate, 4.11 Get,
 // 4.29 Encrypt, 4.30 Decrypt) and Profiles 1.4 (TLS), NIST SP 800-38D (GCM, random 96-bit

@@ -39,9 +39,6 @@ func (r *refusal) Error() string {
 	return s
 }
 
-// errUnreadable: what came back is not KMIP.
-var errUnreadable = errors.New("the answer does not fit the request")
-
 type verdict struct {
 	err  error
 	hint string

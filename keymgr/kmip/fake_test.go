@@ -178,7 +178,7 @@ func TestModeIsChosenByTheServer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := open(t, c.f.start(t))
-			s, err := k.session(t.Context())
+			s, _, err := k.session(t.Context())
 			if err != nil || s.encrypts != c.encrypts {
 				t.Errorf("encrypts %v, %v, want %v", s != nil && s.encrypts, err, c.encrypts)
 			}

@@ -21,7 +21,10 @@ type KMS struct {
 	current *session // nil until it is needed, and after a failure
 }
 
-var _ keymgr.KMS = (*KMS)(nil)
+var (
+	_ keymgr.KMS     = (*KMS)(nil)
+	_ keymgr.Wrapper = (*KMS)(nil)
+)
 
 // Open checks the configuration. The first call connects.
 func Open(_ context.Context, c Config) (*KMS, error) {
@@ -40,7 +43,7 @@ func (k *KMS) Close() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.current != nil {
-		k.current.close()
+		k.current.conn.Close()
 		k.current = nil
 	}
 	return nil
@@ -50,13 +53,7 @@ func (k *KMS) Close() error {
 func (k *KMS) call(ctx context.Context, key string, f func(context.Context, *session) error) error {
 	within, cancel := context.WithTimeout(ctx, k.config.Timeout)
 	defer cancel()
-	s, err := k.session(within)
-	if err == nil {
-		if err = f(within, s); lost(err) {
-			k.drop(s)
-		}
-	}
-	return explain(ctx, uriOf(key), err)
+	return explain(ctx, uriOf(key), k.try(within, f))
 }
 
 // GenerateDataKey makes a data key here, for KMIP has no operation for it, and wraps it.

@@ -3,7 +3,6 @@ package kmip
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/ovh/kmip-go"
@@ -13,14 +12,6 @@ import (
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 )
-
-// lost tells whether a connection is of no more use. An answer that says no is an
-// answer.
-func lost(err error) bool {
-	var no *refusal
-	var ours *keymgr.Error
-	return err != nil && !errors.As(err, &no) && !errors.As(err, &ours)
-}
 
 // wrapUnder wraps a data key under a key or what replaced it.
 func (s *session) wrapUnder(ctx context.Context, key string, dk *secret.Buffer, b binding) (keymgr.WrappedKey, error) {
@@ -84,9 +75,7 @@ func gcm() *kmip.CryptographicParameters {
 // encrypt has the server wrap.
 func (s *session) encrypt(ctx context.Context, uid string, dk *secret.Buffer, aad []byte) (sealed, error) {
 	nonce := newNonce()
-	// Not the locked memory itself: when ctx ends, the library may still be reading.
-	plain := bytes.Clone(dk.Bytes())
-	defer clear(plain)
+	plain := dk.Bytes()
 	out, err := ask[*payloads.EncryptResponsePayload](ctx, s, &payloads.EncryptRequestPayload{
 		UniqueIdentifier: uid, CryptographicParameters: gcm(), Data: plain, IVCounterNonce: nonce,
 		AuthenticatedEncryptionAdditionalData: aad,
