@@ -42,8 +42,9 @@ func testConformance(t *testing.T, s *awstest.Server) {
 			Deny:     func(_ testing.TB, key string) { s.Deny(*id(key)) },
 			Throttle: func(_ testing.TB, n int) { s.Throttle(n) },
 			Break:    s.Net.Break, Hang: s.Net.Hang, Mend: s.Net.Mend,
-			Lacks: map[kmstest.Capability]string{
-				kmstest.Rotating: "the emulator does not tell the id of a key's material",
+			Rotate: func(t testing.TB, key string) {
+				_, err := s.Admin.RotateKeyOnDemand(t.Context(), &kms.RotateKeyOnDemandInput{KeyId: id(key)})
+				done(t, err)
 			},
 		}
 	})

@@ -24,7 +24,10 @@ type KMS struct {
 	clients map[string]*kms.Client // by region
 }
 
-var _ keymgr.KMS = (*KMS)(nil)
+var (
+	_ keymgr.KMS     = (*KMS)(nil)
+	_ keymgr.Wrapper = (*KMS)(nil)
+)
 
 // Open reads what the configuration names. It connects to nothing.
 func Open(_ context.Context, c Config) (*KMS, error) {

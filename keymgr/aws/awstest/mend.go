@@ -2,9 +2,12 @@ package awstest
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/service/kms/types"
@@ -15,7 +18,8 @@ import (
 //   - the use of a key that is disabled or pending deletion is refused;
 //   - so is a blob in the name of a key that did not make it;
 //   - the entries of an encryption context do not run together (moto joins them without
-//     anything between).
+//     anything between);
+//   - answers tell the id of the key's material, which a rotation changes.
 func (s *Server) mended(moto http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -34,8 +38,12 @@ func (s *Server) mended(moto http.Handler) http.Handler {
 		}
 		body = separate(body)
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-		moto.ServeHTTP(w, r)
+		answer := httptest.NewRecorder()
+		moto.ServeHTTP(answer, r)
 		s.note(operation, a)
+		w.Header().Set("Content-Type", answer.Header().Get("Content-Type"))
+		w.WriteHeader(answer.Code)
+		w.Write(s.withMaterial(operation, answer.Body.Bytes())) //nolint:errcheck // the client may have gone
 	})
 }
 
@@ -125,7 +133,41 @@ func (s *Server) note(operation string, a asked) {
 		s.states[a.KeyId] = types.KeyStateEnabled
 	case "ScheduleKeyDeletion":
 		s.states[a.KeyId] = types.KeyStatePendingDeletion
+	case "RotateKeyOnDemand":
+		s.rotations[a.KeyId]++
 	}
+}
+
+// withMaterial adds the id of the material to an answer. What it does not understand it
+// leaves alone.
+func (s *Server) withMaterial(operation string, answer []byte) []byte {
+	field, ok := map[string]string{
+		"GenerateDataKey": "KeyMaterialId", "GenerateDataKeyWithoutPlaintext": "KeyMaterialId",
+		"ReEncrypt": "DestinationKeyMaterialId", "DescribeKey": "CurrentKeyMaterialId",
+	}[operation]
+	var fields map[string]any
+	if !ok || json.Unmarshal(answer, &fields) != nil {
+		return answer
+	}
+	about := fields
+	if inner, ok := fields["KeyMetadata"].(map[string]any); ok {
+		about = inner
+	}
+	arn, ok := about["KeyId"].(string)
+	if !ok {
+		return answer
+	}
+	about[field] = s.material(arn[strings.LastIndex(arn, "/")+1:])
+	if out, err := json.Marshal(fields); err == nil {
+		return out
+	}
+	return answer
+}
+
+func (s *Server) material(key string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprintf("%x", sha256.Sum256(fmt.Appendf(nil, "%s %d", key, s.rotations[key])))
 }
 
 // Deny takes the right to use a key from everybody, as a policy does.

@@ -40,6 +40,8 @@ type Server struct {
 	made   map[string]bool // keys
 	denied map[string]bool
 	states map[string]types.KeyState // of keys that were changed
+	// rotations of each key.
+	rotations map[string]int
 }
 
 // Answer is what comes instead of moto's.
@@ -58,7 +60,10 @@ func Start(t testing.TB) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{made: make(map[string]bool), denied: make(map[string]bool), states: make(map[string]types.KeyState)}
+	s := &Server{
+		made: make(map[string]bool), denied: make(map[string]bool),
+		states: make(map[string]types.KeyState), rotations: make(map[string]int),
+	}
 	backend := httputil.NewSingleHostReverseProxy(moto)
 	backend.ErrorLog = log.New(io.Discard, "", 0) // clients that go are part of the tests
 	mended := httptest.NewServer(s.mended(backend))
