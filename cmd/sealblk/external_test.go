@@ -35,7 +35,7 @@ func startAWS(t *testing.T) external {
 	s := awstest.Start(t)
 	return external{
 		net: s.Net, key: "aws:" + awstest.Region + "/" + s.NewKey(t), missing: "aws:" + awstest.Region + "/alias/none",
-		configuration: fmt.Sprintf("[kms.aws]\nendpoint = %q\ncredentials = %q\ntimeout = \"5s\"\n", s.URL, s.Credentials),
+		configuration: fmt.Sprintf("[worker]\nkey_deadline = \"5s\"\n[kms.aws]\nendpoint = %q\ncredentials = %q\ntimeout = \"5s\"\n", s.URL, s.Credentials),
 	}
 }
 
@@ -43,7 +43,7 @@ func startKMIP(t *testing.T) external {
 	s := kmiptest.Start(t)
 	return external{
 		net: s.Net, key: "kmip:" + s.Activate(t, s.NewKey(t, "")), missing: "kmip:none",
-		configuration: fmt.Sprintf("[kms.kmip]\naddress = %q\nca = %q\ncertificate = %q\nkey = %q\ntimeout = \"5s\"\n",
+		configuration: fmt.Sprintf("[worker]\nkey_deadline = \"5s\"\n[kms.kmip]\naddress = %q\nca = %q\ncertificate = %q\nkey = %q\ntimeout = \"5s\"\n",
 			s.Address, s.CA, s.Certificate, s.Key),
 	}
 }
