@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -22,7 +23,8 @@ const DefaultTimeout = 5 * time.Second
 // Config says how AWS KMS is reached. The zero Config reaches the public one, with what
 // credentials the host has.
 type Config struct {
-	// Endpoint is the URL of the KMS; empty: that of the key's region.
+	// Endpoint is the URL of the KMS, with https unless it is on this host; empty: that of
+	// the key's region.
 	Endpoint string `toml:"endpoint"`
 	// Credentials is a file in the form of ~/.aws/credentials, by its path or as the name
 	// of a credential of systemd. It is read again when it is needed, so that it can be
@@ -35,6 +37,22 @@ type Config struct {
 	CA string `toml:"ca"`
 	// Timeout of one call; 0 is DefaultTimeout.
 	Timeout time.Duration `toml:"timeout"`
+}
+
+// checkEndpoint refuses what data keys would travel to in the clear.
+func (c *Config) checkEndpoint() error {
+	if c.Endpoint == "" {
+		return nil
+	}
+	u, err := url.Parse(c.Endpoint)
+	if err != nil || u.Host == "" {
+		return invalid("", "kms.aws.endpoint is a URL, as https://kms.example", "endpoint %q", c.Endpoint)
+	}
+	address := net.ParseIP(u.Hostname())
+	if u.Scheme != "https" && (u.Scheme != "http" || address == nil || !address.IsLoopback()) {
+		return invalid("", "begin kms.aws.endpoint with https://", "endpoint %q: data keys would travel in the clear", c.Endpoint)
+	}
+	return nil
 }
 
 func (c *Config) timeout() time.Duration {

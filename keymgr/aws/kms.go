@@ -31,6 +31,9 @@ var (
 
 // Open reads what the configuration names. It connects to nothing.
 func Open(_ context.Context, c Config) (*KMS, error) {
+	if err := c.checkEndpoint(); err != nil {
+		return nil, err
+	}
 	t, err := c.newTransport()
 	if err != nil {
 		return nil, err

@@ -32,6 +32,24 @@ func TestNames(t *testing.T) {
 	}
 }
 
+func TestEndpoints(t *testing.T) {
+	for endpoint, good := range map[string]bool{
+		"": true, "https://kms.example": true, "https://10.1.2.3:8443": true, "http://127.0.0.1:5000": true, "http://[::1]:5000": true,
+		"http://kms.example": false, "http://10.1.2.3": false, "http://localhost.example": false, "kms.example": false,
+		"ftp://127.0.0.1": false, "https://": false, "://": false,
+	} {
+		k, err := Open(t.Context(), Config{Endpoint: endpoint})
+		if good != (err == nil) {
+			t.Errorf("%q: %v", endpoint, err)
+		}
+		if err != nil {
+			wantError(t, endpoint, err, keymgr.ErrInvalid, keymgr.CodeInvalid)
+			continue
+		}
+		k.Close()
+	}
+}
+
 func FuzzParseName(f *testing.F) {
 	for _, s := range []string{"eu-west-1/alias/a", "eu-west-1/arn:aws:kms:eu-west-1:1:key/x", "a/b"} {
 		f.Add(s)
