@@ -16,7 +16,7 @@ import (
 // external is a KMS that is not ours, as a test runs it.
 type external struct {
 	net           *kmstest.Proxy
-	key           string // a URI
+	key, other    string // URIs
 	missing       string // the URI of a key that does not exist
 	configuration string
 }
@@ -33,8 +33,9 @@ func TestExternalKMS(t *testing.T) {
 
 func startAWS(t *testing.T) external {
 	s := awstest.Start(t)
+	const prefix = "aws:" + awstest.Region + "/"
 	return external{
-		net: s.Net, key: "aws:" + awstest.Region + "/" + s.NewKey(t), missing: "aws:" + awstest.Region + "/alias/none",
+		net: s.Net, key: prefix + s.NewKey(t), other: prefix + s.NewKey(t), missing: prefix + "alias/none",
 		configuration: fmt.Sprintf("[worker]\nkey_deadline = \"5s\"\n[kms.aws]\nendpoint = %q\ncredentials = %q\ntimeout = \"5s\"\n", s.URL, s.Credentials),
 	}
 }
@@ -42,7 +43,8 @@ func startAWS(t *testing.T) external {
 func startKMIP(t *testing.T) external {
 	s := kmiptest.Start(t)
 	return external{
-		net: s.Net, key: "kmip:" + s.Activate(t, s.NewKey(t, "")), missing: "kmip:none",
+		net: s.Net, missing: "kmip:none",
+		key: "kmip:" + s.Activate(t, s.NewKey(t, "")), other: "kmip:" + s.Activate(t, s.NewKey(t, "")),
 		configuration: fmt.Sprintf("[worker]\nkey_deadline = \"5s\"\n[kms.kmip]\naddress = %q\nca = %q\ncertificate = %q\nkey = %q\ntimeout = \"5s\"\n",
 			s.Address, s.CA, s.Certificate, s.Key),
 	}
@@ -54,6 +56,7 @@ func (x external) runScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SEALBLK_STATE_DIR", env.WorkDir+"/state")
 			env.Setenv("KEY", x.key)
+			env.Setenv("OTHERKEY", x.other)
 			env.Setenv("NOKEY", x.missing)
 			return os.WriteFile(filepath.Join(env.WorkDir, "sealblk.toml"), []byte(x.configuration), 0o600)
 		},
