@@ -412,20 +412,48 @@ var mayDiffer = regexp.MustCompile(`"name":"[^"]*"|"key_scope_blocks":"[^"]*"`)
 // checksums good again, which takes an attacker: the disk is not served.
 func TestEveryByteOfTheToken(t *testing.T) {
 	s := newScene(t)
+	s.eachByte(s.part("db", "tokens", "0"), func(what string) {
+		if d, err := s.Open(t.Context(), "db", OpenOptions{}); err == nil {
+			d.Close()
+			t.Errorf("served with %s", what)
+		}
+	})
+	wantWhole(t, s.Catalogue, "db")
+}
+
+// TestEveryByteOfTheEscrow does that with the part of the token that only a check of the
+// disk looks at while its own key opens it, and warns.
+func TestEveryByteOfTheEscrow(t *testing.T) {
+	site := newSite(t)
+	escrow := strings.Replace(newCMK(t, site.operator(t, "other")), "local:", "other:", 1)
+	mustCreate(t, site.Catalogue, CreateOptions{Name: "db", EscrowKey: escrow})
+	s := &scene{t: t, Catalogue: site.Catalogue}
+	s.eachByte(s.part("db", "tokens", "0", "escrow"), func(what string) {
+		found, err := s.Check(t.Context(), "db")
+		if err == nil && !slices.ContainsFunc(found, func(f Finding) bool { return f.Result != OK }) {
+			t.Errorf("check finds nothing wrong with %s", what)
+		}
+	})
+	wantWhole(t, s.Catalogue, "db")
+}
+
+// eachByte calls f with one bit of each byte of a part of db's token altered, in both
+// copies of the header, whose checksums are good, and puts the good ones back.
+func (s *scene) eachByte(part string, f func(what string)) {
+	s.t.Helper()
 	head := s.read(s.img("db"))[:2*headerCopy]
-	token := s.part("db", "tokens", "0")
-	start := bytes.Index(head[binaryHeader:headerCopy], []byte(token))
-	f, err := os.OpenFile(s.img("db"), os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
+	start := bytes.Index(head[binaryHeader:headerCopy], []byte(part))
+	img, err := os.OpenFile(s.img("db"), os.O_WRONLY, 0)
+	if err != nil || start < 0 {
+		s.t.Fatal(start, err)
 	}
-	defer f.Close()
+	defer img.Close()
 	step := 1
 	if testing.Short() {
 		step = 13
 	}
-	free := mayDiffer.FindAllStringIndex(token, -1)
-	for i := 0; i < len(token); i += step {
+	free := mayDiffer.FindAllStringIndex(part, -1)
+	for i := 0; i < len(part); i += step {
 		if slices.ContainsFunc(free, func(m []int) bool { return m[0] <= i && i < m[1] }) {
 			continue
 		}
@@ -434,17 +462,12 @@ func TestEveryByteOfTheToken(t *testing.T) {
 			c[binaryHeader+start+i] ^= 1
 			seal(c)
 		}
-		if _, err := f.WriteAt(bad, 0); err != nil {
-			t.Fatal(err)
+		if _, err := img.WriteAt(bad, 0); err != nil {
+			s.t.Fatal(err)
 		}
-		d, err := s.Open(t.Context(), "db", OpenOptions{})
-		if err == nil {
-			d.Close()
-			t.Errorf("served with byte %d of the token altered: …%s…", i, token[max(i-20, 0):min(i+20, len(token))])
-		}
+		f(fmt.Sprintf("byte %d altered: …%s…", i, part[max(i-20, 0):min(i+20, len(part))]))
 	}
-	if _, err := f.WriteAt(head, 0); err != nil {
-		t.Fatal(err)
+	if _, err := img.WriteAt(head, 0); err != nil {
+		s.t.Fatal(err)
 	}
-	wantWhole(t, s.Catalogue, "db")
 }
