@@ -251,7 +251,7 @@ func testThrottling(t *testing.T, s *awstest.Server) {
 
 func testConnections(t *testing.T, s *awstest.Server) {
 	c := configOf(s)
-	c.Timeout = 500 * time.Millisecond
+	c.Timeout = 2 * time.Second
 	k, id := open(t, c), s.NewKey(t)
 	dk, w := generate(t, k, in(id))
 	defer s.Net.Mend(t)
