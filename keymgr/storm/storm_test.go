@@ -44,11 +44,17 @@ func TestHostOfAThousandDisks(t *testing.T) {
 	}
 }
 
-// TestSite is a tenth of a site, at a tenth of its KMS's limit.
-func TestSite(t *testing.T) {
+// part is a tenth of a site at a tenth of its KMS's limit; less when time is short.
+func part() Scenario {
 	s := Site()
-	s.Hosts, s.KMS.Limit = 10, 75
-	r := run(t, s)
+	if s.Hosts, s.KMS.Limit = 10, 75; testing.Short() {
+		s.Hosts, s.KMS.Limit = 4, 30
+	}
+	return s
+}
+
+func TestSite(t *testing.T) {
+	r := run(t, part())
 	if r.GaveUp != 0 || r.AllSeconds > 1.3*r.IdealSeconds+30 {
 		t.Errorf("%d gave up (%s), all after %.1f s, the least is %.1f s", r.GaveUp, r.SomeError, r.AllSeconds, r.IdealSeconds)
 	}
@@ -59,8 +65,8 @@ func TestSite(t *testing.T) {
 
 // TestStormWithoutGate: what the gate is for.
 func TestStormWithoutGate(t *testing.T) {
-	s := Site()
-	s.Hosts, s.KMS.Limit, s.Places = 10, 75, 0
+	s := part()
+	s.Places = 0
 	if r := run(t, s); r.PeakPerSecond < 10*r.LimitPerSecond {
 		t.Errorf("only %d calls in a second: there is no need for a gate", r.PeakPerSecond)
 	}
