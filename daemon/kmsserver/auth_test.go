@@ -234,6 +234,31 @@ func TestTooManyRequests(t *testing.T) {
 	}
 }
 
+// TestSlowRequestsKeepNobodyOut: a stranger's request that does not end takes no place.
+func TestSlowRequestsKeepNobodyOut(t *testing.T) {
+	s := newSiteWith(t, Options{MaxRequests: 1})
+	reads, body := make(chan struct{}), make(chan struct{})
+	slow := httptest.NewRequest(http.MethodPost, "/", readerFunc(func([]byte) (int, error) {
+		close(reads)
+		<-body
+		return 0, io.EOF
+	}))
+	done := make(chan string)
+	go func() { done <- answerTo(t, s.server, slow) }()
+	<-reads
+	if _, err := s.client(local.Operator).ListKeys(&sdk.ListKeysRequest{}); err != nil {
+		t.Errorf("beside a slow request: %v", err)
+	}
+	close(body)
+	if code := <-done; code != codeIncomplete {
+		t.Errorf("the slow request: %s", code)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 func TestStrangeRequests(t *testing.T) {
 	s := newSite(t)
 	for _, c := range []struct{ method, target, body, code string }{

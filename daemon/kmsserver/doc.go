@@ -66,7 +66,7 @@
 // A request's header and query have at most 64 KiB, its body too; reading a request
 // takes at most 10 s, a connection may be idle for 60 s. At most [MaxConnections] are
 // open, more wait; at most MaxRequests are answered at a time, more are refused with
-// Rejected.Throttling.
+// Rejected.Throttling. A request that is not all there yet is not among them.
 //
 // # Threading
 //

@@ -150,13 +150,6 @@ func (s *Server) drain(ctx context.Context) error {
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	start, id := s.now(), newRequestID()
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
-		writeFault(w, id, &fault{codeThrottled, "there are too many requests, try again later"})
-		return
-	}
 	line := &logLine{}
 	result := "ok"
 	defer func() {
@@ -167,10 +160,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		s.log.Info("request", "request_id", id, "action", line.action, "principal", line.principal, "result", result, "took", s.now().Sub(start))
 	}()
-	reply, err := s.answer(r, line)
-	if err == nil {
-		err = send(w, id, reply)
-	}
+	err := s.serve(w, r, id, line)
 	if err == nil {
 		return
 	}
@@ -182,15 +172,31 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	writeFault(w, id, f)
 }
 
+// serve reads a request, and then takes a place to answer it in: who sends slowly, which
+// needs no access key, keeps nobody else from being answered.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, id string, line *logLine) error {
+	q, err := parseRequest(r)
+	if err != nil {
+		return err
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		return faultf(codeThrottled, "there are too many requests, try again later")
+	}
+	reply, err := s.answer(r.Context(), q, line)
+	if err != nil {
+		return err
+	}
+	return send(w, id, reply)
+}
+
 // logLine is what a log may say of a request.
 type logLine struct{ action, principal string }
 
 // answer finds out who asks for what, and does it.
-func (s *Server) answer(r *http.Request, line *logLine) (any, error) {
-	q, err := parseRequest(r)
-	if err != nil {
-		return nil, err
-	}
+func (s *Server) answer(ctx context.Context, q *request, line *logLine) (any, error) {
 	principal, err := s.authenticate(&q.claim)
 	if err != nil {
 		return nil, err
@@ -204,7 +210,7 @@ func (s *Server) answer(r *http.Request, line *logLine) (any, error) {
 	if err := a.check(q.params); err != nil {
 		return nil, err
 	}
-	c := &call{Server: s, ctx: r.Context(), kms: s.kms.As(principal), principal: principal, params: q.params}
+	c := &call{Server: s, ctx: ctx, kms: s.kms.As(principal), principal: principal, params: q.params}
 	return a.do(c)
 }
 
