@@ -54,6 +54,7 @@ type custody struct {
 	policy disk.KeyLossPolicy
 	key    disk.KeyState
 	why    error // the key is lost
+	cause  error // the why of the moment at which its I/O failed for good
 	io     string
 	// deadline is when the grace is over, retry when to try to unlock again; zero for
 	// never.
@@ -199,7 +200,7 @@ func (c *custody) fail() {
 	if c.io == control.IORunning {
 		c.lock(control.IOFailed)
 	}
-	c.io, c.deadline, c.retry = control.IOFailed, time.Time{}, time.Time{}
+	c.io, c.cause, c.deadline, c.retry = control.IOFailed, c.why, time.Time{}, time.Time{}
 	c.show()
 	c.export.blk.Resume()
 	c.endUnused()
@@ -243,7 +244,7 @@ func (e *export) verdict() error {
 	if c == nil || !c.ended {
 		return nil
 	}
-	return fmt.Errorf("disk %s: %w: %w", e.opts.Disk, ErrKeyLost, c.why)
+	return fmt.Errorf("disk %s: %w: %w", e.opts.Disk, ErrKeyLost, c.cause)
 }
 
 // custodyStatus completes a status.
