@@ -265,6 +265,38 @@ func TestOnlyDecrypts(t *testing.T) {
 	}
 }
 
+// endless is a request without an end, of a worker that was broken into.
+type endless struct{ read int }
+
+func (e *endless) Read(p []byte) (int, error) {
+	n := copy(p, `{"op":"`)
+	if e.read > 0 {
+		n = copy(p, bytes.Repeat([]byte("x"), len(p)))
+	}
+	e.read += n
+	return n, nil
+}
+
+// TestEndlessRequest: what a broker holds of a worker's words is bounded.
+func TestEndlessRequest(t *testing.T) {
+	states, statesIn, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer states.Close()
+	e := &endless{}
+	conn := struct {
+		io.Reader
+		io.Writer
+	}{e, io.Discard}
+	if err := newServer(fakeKMS{}, Options{}, nil, statesIn).serve(t.Context(), conn); !errors.Is(err, errRequest) {
+		t.Errorf("got %v", err)
+	}
+	if e.read > maxRequest {
+		t.Errorf("read %d bytes", e.read)
+	}
+}
+
 // FuzzRequests: whatever a worker that was broken into sends, the broker answers or
 // ends, and gives out no key once it is sealed.
 func FuzzRequests(f *testing.F) {

@@ -157,10 +157,29 @@ func (s *server) end(cancel func()) {
 	}
 }
 
+// maxRequest is more bytes than any worker has to say at once, if it is no other's.
+const maxRequest = 1 << 20
+
+// bounded ends a stream where more is read than is left.
+type bounded struct {
+	io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == 0 {
+		return 0, fmt.Errorf("%w: it is longer than %d bytes", errRequest, maxRequest)
+	}
+	n, err := b.Reader.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
+}
+
 func (s *server) receive(ctx context.Context, conn io.Reader, incoming chan<- request) error {
-	in := json.NewDecoder(conn)
-	for {
+	b := &bounded{Reader: conn}
+	for in := json.NewDecoder(b); ; {
 		var r request
+		b.left = maxRequest
 		if err := in.Decode(&r); err != nil {
 			return ended(err)
 		}
