@@ -395,6 +395,10 @@ func TestRewrapAll(t *testing.T) {
 	if err != nil || len(all) != 7 || all["db3"].Result != OutcomeRewrapped || all["other"].Result != OutcomeRewrapped || all["db1"].Result != OutcomeCurrent {
 		t.Errorf("all: %v, %v", all, err)
 	}
+	// A name with a mistake in it is no success.
+	if _, _, err = run(t.Context(), RewrapAllOptions{From: "local:alias/typo"}); !errors.Is(err, keymgr.ErrNotFound) || !strings.Contains(err.Error(), "alias/typo") {
+		t.Errorf("under a key that is not there: %v", err)
+	}
 }
 
 // TestRotationNote: it outlives the process, and is of one key.

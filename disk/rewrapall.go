@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -49,13 +50,16 @@ const atOnce = 4
 // returned. The headers are all the memory there is: called again, it finds what was
 // done up to date and goes on with the rest.
 func (c *Catalogue) RewrapAll(ctx context.Context, o RewrapAllOptions) error {
-	from, err := c.resolve(ctx, o.From)
+	from, lost, err := c.resolve(ctx, o.From)
 	if err != nil {
 		return err
 	}
 	disks, err := c.encryptedUnder(from)
 	if err != nil {
 		return err
+	}
+	if len(disks) == 0 && lost != nil { // more likely a name with a mistake in it
+		return fmt.Errorf("no disk is wrapped under %s: %w", o.From, lost)
 	}
 	if o.Started != nil {
 		o.Started(len(disks))
@@ -91,20 +95,23 @@ func (c *Catalogue) RewrapAll(ctx context.Context, o RewrapAllOptions) error {
 	return ctx.Err()
 }
 
-// resolve is the URI by which wrapped keys name a CMK.
-func (c *Catalogue) resolve(ctx context.Context, key string) (string, error) {
+// resolve is the URI by which wrapped keys name a CMK. One that its KMS does not know,
+// which lost says, may have disks all the same.
+func (c *Catalogue) resolve(ctx context.Context, key string) (uri string, lost, err error) {
 	if key == "" {
-		return "", nil
+		return "", nil, nil
 	}
 	info, err := c.keys.DescribeKey(ctx, key)
 	switch {
+	case errors.Is(err, keymgr.ErrNotFound):
+		lost = err
 	case err == nil && info.URI != "":
-		return info.URI, nil
-	case err == nil, errors.Is(err, keymgr.ErrNotFound), errors.Is(err, keymgr.ErrAccessDenied): // a lost key may have disks
-		u, err := keymgr.ParseURI(key)
-		return u.String(), err
+		return info.URI, nil, nil
+	case err != nil && !errors.Is(err, keymgr.ErrAccessDenied):
+		return "", nil, err
 	}
-	return "", err
+	u, err := keymgr.ParseURI(key)
+	return u.String(), lost, err
 }
 
 // candidate is a disk to look at; err says why it cannot be.
