@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"sealblk/internal/credential"
 	"sealblk/keymgr"
 	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
@@ -50,9 +52,22 @@ func (k *passphraseKeeper) asker(r rootConfig) func(new bool) (*secret.Buffer, e
 // fresh is the passphrase that a root key shall be under from now on.
 func (k *passphraseKeeper) fresh(r rootConfig, file string) (*secret.Buffer, error) {
 	if file != "" {
+		if err := private(file); err != nil {
+			return nil, err
+		}
 		return passphrase(k.ctx, file, k.prompt, false)
 	}
 	return k.ask(r, true)
+}
+
+// private refuses a file that others may read, as it will be refused when it is to open
+// the KMS.
+func private(file string) error {
+	path, err := filepath.Abs(file)
+	if err == nil {
+		_, err = credential.Path(path)
+	}
+	return err
 }
 
 func (k *passphraseKeeper) ask(r rootConfig, new bool) (*secret.Buffer, error) {
