@@ -33,6 +33,8 @@
 // its digest: HSMs limit the length of these data, and so a damaged blob (ErrCorrupt) is
 // told from a whole one under another context (ErrContextMismatch).
 //
+// Nonces are random: a version is for at most 2^32 wraps (NIST SP 800-38D, 8.3).
+//
 // # What the host sees
 //
 // A data key is made by the host, of the HSM's random number generator and the kernel's
