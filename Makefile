@@ -7,7 +7,7 @@ LINT        := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help setup build build-pkcs11 test test-pkcs11 race lint fuzz e2e bench bench-cipher bench-check bench-guest demo man generate clean
+.PHONY: help setup setup-kms build build-pkcs11 test test-pkcs11 race lint fuzz e2e bench bench-cipher bench-check bench-guest demo man generate clean
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,19 +15,22 @@ help: ## what each target does
 setup: ## install what the other targets need (Debian packages, Go modules)
 	@scripts/setup
 
+setup-kms: ## and the key servers that the tests talk to (Debian packages, PyPI)
+	@scripts/setup-kms
+
 build: ## the program, as one static binary: bin/sealblk
 	$(GO) build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/sealblk ./cmd/sealblk
 
 build-pkcs11: ## the program with PKCS#11, which needs C: bin/sealblk-pkcs11
 	CGO_ENABLED=1 $(GO) build -trimpath -tags pkcs11 -ldflags "-X main.version=$(VERSION)" -o bin/sealblk-pkcs11 ./cmd/sealblk
 
-test: setup ## unit and command tests, then the same under the race detector, then test-pkcs11
+test: setup-kms ## unit and command tests, then the same under the race detector, then test-pkcs11
 	$(GO) vet ./...
 	$(GO) test -count=1 ./...
 	CGO_ENABLED=1 $(GO) test -count=1 -race -short ./...
 	@$(MAKE) --no-print-directory test-pkcs11
 
-test-pkcs11: setup build-pkcs11 ## the tests with an HSM (SoftHSM)
+test-pkcs11: setup-kms build-pkcs11 ## the tests with an HSM (SoftHSM)
 	CGO_ENABLED=1 $(GO) vet -tags pkcs11 ./keymgr/pkcs11/... ./cmd/sealblk
 	CGO_ENABLED=1 $(GO) test -count=1 -tags pkcs11 ./keymgr/pkcs11/...
 	CGO_ENABLED=1 $(GO) test -count=1 -tags pkcs11 -run PKCS11 ./cmd/sealblk

@@ -18,7 +18,7 @@ import (
 // Region is where tests have their keys.
 const Region = "eu-west-1"
 
-// program finds moto where scripts/setup puts it.
+// program finds moto where scripts/setup-kms puts it.
 func program(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()

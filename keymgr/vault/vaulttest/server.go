@@ -1,6 +1,6 @@
 // Package vaulttest runs OpenBao, a real server with its transit engine, for tests: TLS
 // with certificates of its own, tokens and policies as in production, storage in
-// memory. scripts/setup installs it.
+// memory. scripts/setup-kms installs it.
 package vaulttest
 
 import (
@@ -61,7 +61,7 @@ func (s *Server) configuration(dir string) string {
 		fmt.Sprintf(listener, s.MutualAddr, cert, key, mutual)
 }
 
-// program finds the server where scripts/setup puts it.
+// program finds the server where scripts/setup-kms puts it.
 func program(t testing.TB) string {
 	t.Helper()
 	dir, err := os.Getwd()
