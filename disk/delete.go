@@ -9,6 +9,8 @@ import (
 	"io/fs"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"sealblk/blockdev/luks"
 )
 
@@ -89,7 +91,14 @@ func (c *Catalogue) destroyStore(ctx context.Context, r Record, path string) (e 
 		if err := c.did("erase", path); err != nil {
 			return e, err
 		}
-		if err := c.recordErasure(ctx, r, e); err != nil {
+		err := c.recordErasure(ctx, r, e)
+		if errors.Is(err, unix.ENOSPC) && info.Mode().IsRegular() {
+			// To make room is what it is deleted for; without its header its data is noise.
+			if err = os.Truncate(path, 0); err == nil {
+				err = c.recordErasure(ctx, r, e)
+			}
+		}
+		if err != nil {
 			return e, err
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"sealblk/blockdev/luks"
 	"sealblk/keymgr"
 )
@@ -66,6 +68,36 @@ func TestDestroy(t *testing.T) {
 }
 
 // TestReadErasedNotices: what does not read back as zeros is not called erased.
+// TestDestroyWithoutRoom: where the end of the key cannot be recorded since the file
+// system is full, the disk's data makes room for that.
+func TestDestroyWithoutRoom(t *testing.T) {
+	c := newCatalogue(t)
+	r := mustCreate(t, c, CreateOptions{Name: "db", Encrypted: true})
+	c.keys = struct{ keymgr.KMS }{c.keys} // keeps no log for others
+	log := filepath.Join(c.Dir(), "events.log")
+	if err := os.Symlink("/dev/full", log); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Destroy(t.Context(), "db"); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("on a full file system: %v", err)
+	}
+	if info, err := os.Stat(r.Where()); err != nil || info.Size() != 0 {
+		t.Errorf("the backing file: %v, %v", info, err)
+	}
+	if err := os.Remove(log); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Destroy(t.Context(), "db"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(r.Where()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the backing file: %v", err)
+	}
+	if b, err := os.ReadFile(log); err != nil || !strings.Contains(string(b), r.ID) {
+		t.Errorf("the record: %q, %v", b, err)
+	}
+}
+
 func TestReadErasedNotices(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	data := make([]byte, 3<<20)

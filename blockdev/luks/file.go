@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // File is where a header lies: a regular file, a block device, a remote disk.
@@ -16,8 +17,13 @@ type File interface {
 	Sync() error
 }
 
-// wipeChunk is how much is read and written at once when an area is cleared.
-const wipeChunk = 64 << 10
+const (
+	// wipeChunk is how much is read at once when an area is cleared.
+	wipeChunk = 64 << 10
+	// wipeBlock is how much is written: not more than what a file system allocates at
+	// least, so that a full one has room for it.
+	wipeBlock = 4096
+)
 
 // readFull fills b or tells how far the file goes.
 func readFull(f io.ReaderAt, b []byte, off int64) error {
@@ -55,15 +61,23 @@ func scan(f io.ReaderAt, from, to int64, visit func(b []byte, off int64) error) 
 // It tells where the file or the range ends.
 func wipe(f File, from, to int64) (int64, error) {
 	return scan(f, from, to, func(b []byte, off int64) error {
-		if allZero(b) {
-			return nil
-		}
-		clear(b)
-		if _, err := f.WriteAt(b, off); err != nil {
-			return fmt.Errorf("clear header area at byte %d: %w", off, err)
+		for block := range slices.Chunk(b, wipeBlock) {
+			if err := wipeOne(f, block, off); err != nil {
+				return fmt.Errorf("clear header area at byte %d: %w", off, err)
+			}
+			off += int64(len(block))
 		}
 		return nil
 	})
+}
+
+func wipeOne(f File, block []byte, off int64) error {
+	if allZero(block) {
+		return nil
+	}
+	clear(block)
+	_, err := f.WriteAt(block, off)
+	return err
 }
 
 func allZero(b []byte) bool {

@@ -196,6 +196,32 @@ func TestErase(t *testing.T) {
 	}
 }
 
+// fullFile is on a file system that has no block left for a hole.
+type fullFile struct{ *memFile }
+
+func (f fullFile) WriteAt(p []byte, off int64) (int, error) {
+	const block = 4096
+	for b := off / block * block; b < off+int64(len(p)); b += block {
+		if allZero(f.b[b : b+block]) {
+			return 0, syscall.ENOSPC
+		}
+	}
+	return f.memFile.WriteAt(p, off)
+}
+
+// TestEraseWithoutRoom: a full file system is why a disk is deleted.
+func TestEraseWithoutRoom(t *testing.T) {
+	f := fullFile{headOf(t, testParams(), testKey(1))}
+	f.b = append(f.b, make([]byte, DataOffset-len(f.b))...)
+	copy(f.b[0x9000:], "a passphrase slot")
+	if err := Erase(f); err != nil {
+		t.Fatal(err)
+	}
+	if !allZero(f.b) {
+		t.Error("not all was erased")
+	}
+}
+
 func TestEraseOfDamagedHeader(t *testing.T) {
 	f := &memFile{}
 	if _, err := Format(f, testParams(), testKey(1)); err != nil {
