@@ -1,0 +1,3 @@
+package blockdevtest
+
+const RaceEnabled = raceEnabled
