@@ -99,6 +99,8 @@ func (c *Catalogue) checkKeys(ctx context.Context, r Record, h *luks.Header) []F
 	escrow := finding("key in escrow", err, t.Escrow.KeyURI+" unwraps the data key and the header's digest confirms it")
 	if err != nil { // the disk is served without it
 		escrow.Result, escrow.Err = Warning, nil
+	} else if t.Escrow.KeyURI == t.KeyURI {
+		escrow.Result, escrow.Detail = Warning, t.KeyURI+" is the disk's own key too, and is lost with it: choose another: sealblk disk set NAME --escrow-key KEY"
 	}
 	return append(found, escrow)
 }

@@ -65,6 +65,9 @@ func (a *app) rewrapOne(c *cli.Context, disks *disk.Catalogue, args []string) er
 	if err != nil {
 		return err
 	}
+	if r := done.Record; r.KeyURI == r.EscrowKeyURI {
+		a.warn(fmt.Sprintf("disk %s has the same key in escrow, which is lost with its own: choose another: sealblk disk set %s --escrow-key KEY", r.Name, r.Name))
+	}
 	v := rewrapView{viewOf(disks, done.Record), done.From, done.Changed}
 	if !done.Changed {
 		return a.printer(c).done(v, "disk %s is up to date: under %s", args[0], wrappingText(done.To))
