@@ -255,6 +255,34 @@ func TestSlowRequestsKeepNobodyOut(t *testing.T) {
 	}
 }
 
+// TestSlowRequestsDoNotSpoilTheEnd: a request that is not all there when the server
+// stops is no failure of the server.
+func TestSlowRequestsDoNotSpoilTheEnd(t *testing.T) {
+	s := New(nil, "", nil, Options{})
+	s.grace = 50 * time.Millisecond
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx, l, nil) }()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || !strings.Contains(line, "100") { // it is being read
+		t.Fatalf("%q, %v", line, err)
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Errorf("the server ended with %v", err)
+	}
+}
+
 type readerFunc func([]byte) (int, error)
 
 func (f readerFunc) Read(p []byte) (int, error) { return f(p) }

@@ -50,12 +50,13 @@ type Server struct {
 	imports *imports
 	// slots are held by the requests that are being answered.
 	slots chan struct{}
+	grace time.Duration
 }
 
 // New makes a server of a KMS in its region. Both kms and keys stay the caller's to
 // close, after Serve.
 func New(kms *local.KMS, region string, keys *AccessKeys, o Options) *Server {
-	s := &Server{kms: kms, region: region, keys: keys, now: o.Now, log: o.Log}
+	s := &Server{kms: kms, region: region, keys: keys, now: o.Now, log: o.Log, grace: grace}
 	if s.region == "" {
 		s.region = local.DefaultRegion
 	}
@@ -119,16 +120,19 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, config *tls.Config) 
 	return <-stopped
 }
 
-// shutdown lets requests end.
+// shutdown lets requests end. Who has not sent all of one by then is cut off.
 func (s *Server) shutdown(h *http.Server) error {
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	ctx, cancel := context.WithTimeout(context.Background(), s.grace)
 	defer cancel()
 	err := h.Shutdown(ctx)
 	if err == nil {
 		err = s.drain(ctx)
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("stop: %w", err), h.Close())
+		err = errors.Join(err, h.Close())
+	}
+	if err != nil && len(s.slots) > 0 {
+		return fmt.Errorf("stop: some requests were not answered within %v: %w", s.grace, err)
 	}
 	return nil
 }
