@@ -24,7 +24,7 @@ var states = map[string]keymgr.State{
 func (n name) info(m *sdk.DescribeKeyResponseBodyKeyMetadata) (keymgr.KeyInfo, error) {
 	n.key = tea.StringValue(m.KeyId)
 	if !keyForm.MatchString(n.key) {
-		return keymgr.KeyInfo{}, damaged(n, "the reply names no key")
+		return keymgr.KeyInfo{}, oddReply(n, "the reply names no key")
 	}
 	state, known := states[tea.StringValue(m.KeyState)]
 	if !known {

@@ -40,6 +40,7 @@ const (
 	hintClock  = "check the clocks of this host and of the KMS"
 	hintBusy   = "the KMS is busy: try again, or ask for a higher quota"
 	hintBlob   = "the wrapped key belongs to another disk, or was altered: restore the disk's header from a backup"
+	hintReply  = "check kms.aliyun.endpoint, and what stands between this host and it"
 	hintName   = "check the key's name and its region"
 )
 
@@ -108,7 +109,7 @@ func explain(err error, what string, n name, opensBlob bool) error {
 		return ours
 	}
 	if errors.Is(err, keymgr.ErrCorrupt) {
-		return damaged(n, what+": the endpoint does not answer as a KMS does")
+		return oddReply(n, what+": the endpoint does not answer as a KMS does")
 	}
 	var sdk *tea.SDKError
 	if !errors.As(err, &sdk) || tea.StringValue(sdk.Code) == "" {
@@ -163,6 +164,11 @@ func invalid(key, hint, format string, args ...any) error {
 
 func damaged(n name, why string) error {
 	return &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: hintBlob, Err: fmt.Errorf("%w: %s", keymgr.ErrCorrupt, why)}
+}
+
+// oddReply blames who answered, and no disk.
+func oddReply(n name, why string) error {
+	return &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: hintReply, Err: fmt.Errorf("%w: %s", keymgr.ErrCorrupt, why)}
 }
 
 // maxWords of what a service says, in bytes.

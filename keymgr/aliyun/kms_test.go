@@ -139,6 +139,10 @@ func TestWhatIsNotAKMS(t *testing.T) {
 		if !errors.Is(err, a.want) {
 			t.Errorf("%s: %v, want %v", name, err, a.want)
 		}
+		var e *keymgr.Error
+		if errors.As(err, &e) && strings.Contains(e.Hint, "header") {
+			t.Errorf("%s: the disk is to blame: %s", name, e.Hint)
+		}
 		h.Close()
 	}
 }

@@ -50,7 +50,7 @@ func parseWrapped(w keymgr.WrappedKey) (name, error) {
 func (n name) wrapped(keyID, version, blob string) (keymgr.WrappedKey, error) {
 	n.key = keyID
 	if !keyForm.MatchString(keyID) || version == "" || blob == "" {
-		return keymgr.WrappedKey{}, damaged(n, "the reply lacks KeyId, KeyVersionId or CiphertextBlob")
+		return keymgr.WrappedKey{}, oddReply(n, "the reply lacks KeyId, KeyVersionId or CiphertextBlob")
 	}
 	return keymgr.WrappedKey{URI: n.String(), Version: version, Blob: []byte(blob)}, nil
 }
