@@ -3,10 +3,8 @@ package kmsserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,20 +15,13 @@ import (
 	sdk "github.com/alibabacloud-go/kms-20160120/v3/client"
 	"github.com/alibabacloud-go/tea/tea"
 
-	"sealblk/internal/leaktest"
 	"sealblk/keymgr"
+	"sealblk/keymgr/kmstest"
 	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
 )
 
-func TestMain(m *testing.M) {
-	leaktest.Main(m, func() error {
-		if n, size := secret.Live(); n != 0 {
-			return fmt.Errorf("%d secrets with %d bytes were not destroyed", n, size)
-		}
-		return nil
-	})
-}
+func TestMain(m *testing.M) { kmstest.Main(m) }
 
 // site is a server with its KMS, as a test sees it.
 type site struct {
@@ -52,7 +43,7 @@ func newSite(t testing.TB) *site { return newSiteWith(t, Options{}) }
 
 func newSiteWith(t testing.TB, o Options) *site {
 	t.Helper()
-	dir := newFolder(t)
+	dir := kmstest.Folder(t)
 	kms, err := local.Open(filepath.Join(dir, "kms"), local.Options{Now: o.Now})
 	if err != nil {
 		t.Fatal(err)
@@ -175,17 +166,6 @@ func (s *site) must(err error) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-}
-
-// newFolder is in memory where the host has a file system for that.
-func newFolder(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "sealblk-kmsserver-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }
 
 // wantCode checks an error that the SDK returned.

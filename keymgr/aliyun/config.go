@@ -2,7 +2,6 @@ package aliyun
 
 import (
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"sealblk/internal/credential"
+	"sealblk/keymgr/wire"
 )
 
 // DefaultTimeout bounds one call.
@@ -59,7 +59,7 @@ func (c *Config) endpoint(region string) (endpoint, error) {
 	}
 	u, err := url.Parse(c.Endpoint)
 	if err != nil || u.Host == "" || u.Path != "" && u.Path != "/" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return endpoint{}, invalid("", "kms.aliyun.endpoint is https://HOST:PORT", "endpoint %q", c.Endpoint)
+		return endpoint{}, wire.Invalid("", "kms.aliyun.endpoint is https://HOST:PORT", "endpoint %q", c.Endpoint)
 	}
 	switch {
 	case u.Scheme == "https":
@@ -67,7 +67,7 @@ func (c *Config) endpoint(region string) (endpoint, error) {
 	case u.Scheme == "http" && isLoopback(u.Hostname()):
 		return endpoint{"HTTP", u.Host}, nil
 	}
-	return endpoint{}, invalid("", "use https:// in kms.aliyun.endpoint: without it data keys pass in plaintext", "endpoint %q", c.Endpoint)
+	return endpoint{}, wire.Invalid("", "use https:// in kms.aliyun.endpoint: without it data keys pass in plaintext", "endpoint %q", c.Endpoint)
 }
 
 func isLoopback(host string) bool {
@@ -81,14 +81,8 @@ func (c *Config) certificates() (string, error) {
 	if c.CA == "" {
 		return "", nil
 	}
-	pem, err := os.ReadFile(c.CA)
-	if err != nil {
-		return "", invalid("", "correct kms.aliyun.ca", "read certificates: %w", err)
-	}
-	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
-		return "", invalid("", "kms.aliyun.ca is a file of PEM certificates", "no certificate in %s", c.CA)
-	}
-	return string(pem), nil
+	text, _, err := wire.ReadCertificates("kms.aliyun.ca", c.CA)
+	return string(text), err
 }
 
 // direct is which hosts are reached without a proxy, as the environment and this
@@ -113,7 +107,7 @@ func (e endpoint) direct(certificates string) string {
 func checkProxies() error {
 	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"} {
 		if _, err := url.Parse(os.Getenv(name)); err != nil {
-			return invalid("", "correct the environment variable "+name, "the proxy is not a URL")
+			return wire.Invalid("", "correct the environment variable "+name, "the proxy is not a URL")
 		}
 	}
 	return nil

@@ -44,12 +44,12 @@
 // # Secrets in memory
 //
 // Replies with a data key are not left to the SDK's parser, which copies them into
-// strings: the body is read into locked memory and the key decoded there. Two layers
-// below keep plaintext that cannot be reached: the record buffer of crypto/tls and the
-// 4 KiB buffer of net/http hold the last reply of a connection on the Go heap until the
-// next one or the collector overwrites it. Only processes that ask a KMS have such
-// buffers, and HardenProcess keeps them out of core dumps; a process that serves a disk
-// asks its broker. The SDK prints requests when the environment has DEBUG=tea: Open
+// strings: package wire reads the body into locked memory and decodes the key there. Two
+// layers below keep plaintext that cannot be reached: the record buffer of crypto/tls
+// and the 4 KiB buffer of net/http hold the last reply of a connection on the Go heap
+// until the next one or the collector overwrites it. Only processes that ask a KMS have
+// such buffers, and HardenProcess keeps them out of core dumps; a process that serves a
+// disk asks its broker. The SDK prints requests when the environment has DEBUG=tea: Open
 // refuses that.
 //
 // Wrap, which takes a data key from another KMS here, sends it as the parameter Plaintext

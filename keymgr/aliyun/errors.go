@@ -1,8 +1,6 @@
 package aliyun
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -15,31 +13,17 @@ import (
 	"github.com/alibabacloud-go/tea/tea"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/wire"
 )
-
-// Codes of failures that the service has no code for.
-const (
-	CodeNoCredentials = "NoCredentials"
-	CodeUnreachable   = "KMSUnreachable"
-	CodeReply         = "DamagedReply"
-)
-
-// errEither: the cloud's service does not tell a blob of another context from a damaged
-// one. Such an error is both.
-var errEither = fmt.Errorf("%w, or its %w", keymgr.ErrContextMismatch, keymgr.ErrCorrupt)
 
 // verdict is what an answer of the service means here.
-type verdict struct {
-	err  error
-	hint string
-}
+type verdict wire.Verdict
 
 const (
 	hintPolicy = "allow this access key kms:GenerateDataKey, kms:GenerateDataKeyWithoutPlaintext, kms:Decrypt, kms:ReEncrypt and kms:DescribeKey on the key"
 	hintKeys   = "check the access key in kms.aliyun.credentials"
 	hintClock  = "check the clocks of this host and of the KMS"
 	hintBusy   = "the KMS is busy: try again, or ask for a higher quota"
-	hintBlob   = "the wrapped key belongs to another disk, or was altered: restore the disk's header from a backup"
 	hintReply  = "check kms.aliyun.endpoint, and what stands between this host and it"
 	hintName   = "check the key's name and its region"
 )
@@ -72,15 +56,15 @@ var verdicts = map[string]verdict{
 	"SignatureNonceUsed":          {keymgr.ErrUnreachable, "try again"},
 	"NoPermission":                {keymgr.ErrAccessDenied, hintPolicy},
 	"Forbidden":                   {keymgr.ErrAccessDenied, hintPolicy},
-	"InvalidEncryptionContext":    {keymgr.ErrContextMismatch, hintBlob},
-	"InvalidCiphertext":           {keymgr.ErrCorrupt, hintBlob},
+	"InvalidEncryptionContext":    {keymgr.ErrContextMismatch, wire.HintBlob},
+	"InvalidCiphertext":           {keymgr.ErrCorrupt, wire.HintBlob},
 	"UnsupportedOperation":        {keymgr.ErrInvalid, "choose a symmetric key, Aliyun_AES_256"},
 }
 
 // judge looks a code up, then what stands before its last dot, and so on.
 func judge(code string, status int, opensBlob bool) verdict {
 	if opensBlob && code == keymgr.CodeInvalid {
-		return verdict{errEither, hintBlob}
+		return verdict{wire.ErrEither, wire.HintBlob}
 	}
 	for c := code; c != ""; {
 		if v, ok := verdicts[c]; ok {
@@ -88,17 +72,10 @@ func judge(code string, status int, opensBlob bool) verdict {
 		}
 		c = c[:max(strings.LastIndexByte(c, '.'), 0)]
 	}
-	switch {
-	case status == http.StatusTooManyRequests:
-		return verdict{keymgr.ErrThrottled, hintBusy}
-	case status >= http.StatusInternalServerError:
-		return verdict{keymgr.ErrUnreachable, hintBusy}
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return verdict{keymgr.ErrAccessDenied, hintPolicy}
-	case status == http.StatusNotFound:
+	if status == http.StatusNotFound {
 		return verdict{keymgr.ErrNotFound, hintName}
 	}
-	return verdict{keymgr.ErrInvalid, hintName}
+	return verdict(wire.ByStatus(status, hintBusy, hintPolicy, hintName))
 }
 
 // explain makes an error of the SDK one of this program. opensBlob: the call was about
@@ -118,17 +95,15 @@ func explain(err error, what string, n name, opensBlob bool) error {
 	code := tea.StringValue(sdk.Code)
 	v := judge(code, tea.IntValue(sdk.StatusCode), opensBlob)
 	return &keymgr.Error{
-		Code: code, Key: n.String(), Hint: v.hint,
-		Err: fmt.Errorf("%s: %w: %s", what, v.err, oneLine(tea.StringValue(sdk.Message))),
+		Code: code, Key: n.String(), Hint: v.Hint,
+		Err: fmt.Errorf("%s: %w: %s", what, v.Err, oneLine(tea.StringValue(sdk.Message))),
 	}
 }
 
 // noAnswer: the call did not get to the KMS, or nothing that parses came back.
 func noAnswer(err error, what string, n name) error {
 	hint := "check the network, kms.aliyun.endpoint and the region; what runs goes on running"
-	var cert *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	if errors.As(err, &cert) || errors.As(err, &unknown) {
+	if wire.Untrusted(err) {
 		hint = "set kms.aliyun.ca to the certificates that vouch for the endpoint"
 	}
 	var u *url.Error
@@ -142,7 +117,7 @@ func noAnswer(err error, what string, n name) error {
 		err = errors.New("the answer is not one of a KMS")
 	}
 	return &keymgr.Error{
-		Code: CodeUnreachable, Key: n.String(), Hint: hint,
+		Code: wire.CodeUnreachable, Key: n.String(), Hint: hint,
 		Err: fmt.Errorf("%s: %w: %w", what, keymgr.ErrUnreachable, err),
 	}
 }
@@ -150,25 +125,14 @@ func noAnswer(err error, what string, n name) error {
 // noCredentials: there is nothing to sign with.
 func noCredentials(err error) error {
 	return &keymgr.Error{
-		Code: CodeNoCredentials, Hint: "set kms.aliyun.credentials to a file with an access key, mode 0600",
+		Code: wire.CodeNoCredentials, Hint: "set kms.aliyun.credentials to a file with an access key, mode 0600",
 		Err: fmt.Errorf("%w: %w", keymgr.ErrAccessDenied, err),
 	}
 }
 
-func invalid(key, hint, format string, args ...any) error {
-	return &keymgr.Error{
-		Code: keymgr.CodeInvalid, Key: key, Hint: hint,
-		Err: fmt.Errorf("%w: %w", keymgr.ErrInvalid, fmt.Errorf(format, args...)),
-	}
-}
-
-func damaged(n name, why string) error {
-	return &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: hintBlob, Err: fmt.Errorf("%w: %s", keymgr.ErrCorrupt, why)}
-}
-
 // oddReply blames who answered, and no disk.
 func oddReply(n name, why string) error {
-	return &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: hintReply, Err: fmt.Errorf("%w: %s", keymgr.ErrCorrupt, why)}
+	return &keymgr.Error{Code: wire.CodeReply, Key: n.String(), Hint: hintReply, Err: fmt.Errorf("%w: %s", keymgr.ErrCorrupt, why)}
 }
 
 // maxWords of what a service says, in bytes.

@@ -18,6 +18,7 @@ import (
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
+	"sealblk/keymgr/wire"
 )
 
 // KMS is Alibaba Cloud KMS, in all regions that are asked for.
@@ -31,7 +32,7 @@ var _ keymgr.KMS = (*KMS)(nil)
 // Open reads what the configuration names. It connects to nothing.
 func Open(c Config) (*KMS, error) {
 	if slices.Contains(strings.Split(os.Getenv("DEBUG"), ","), "tea") {
-		return nil, invalid("", "take tea out of the environment variable DEBUG: it has the SDK print what it sends", "DEBUG=tea")
+		return nil, wire.Invalid("", "take tea out of the environment variable DEBUG: it has the SDK print what it sends", "DEBUG=tea")
 	}
 	if err := checkProxies(); err != nil {
 		return nil, err
@@ -150,7 +151,7 @@ func (k *KMS) callForKey(ctx context.Context, action string, n name, opensBlob b
 		}
 		body, ok := answer["body"].(io.ReadCloser)
 		if !ok {
-			return opened{}, errReply
+			return opened{}, errors.New("the reply has no body")
 		}
 		defer body.Close()
 		dk, r, err := readSecret(body)
@@ -161,7 +162,7 @@ func (k *KMS) callForKey(ctx context.Context, action string, n name, opensBlob b
 	}
 	if err := keymgr.CheckDataKey(o.dk); err != nil {
 		o.dk.Destroy()
-		return opened{}, &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: "make a new data key: sealblk disk create", Err: err}
+		return opened{}, &keymgr.Error{Code: wire.CodeReply, Key: n.String(), Hint: "make a new data key: sealblk disk create", Err: err}
 	}
 	return o, nil
 }
@@ -269,7 +270,7 @@ func (k *KMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Contex
 	}
 	if o.KeyId != n.key || o.KeyVersionId != w.Version {
 		o.dk.Destroy()
-		return nil, damaged(n, fmt.Sprintf("it was wrapped under %q version %q, not version %q of this key", o.KeyId, o.KeyVersionId, w.Version))
+		return nil, wire.Damaged(n, fmt.Sprintf("it was wrapped under %q version %q, not version %q of this key", o.KeyId, o.KeyVersionId, w.Version))
 	}
 	return o.dk, nil
 }
@@ -286,7 +287,7 @@ func (k *KMS) ReEncrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Cont
 		return keymgr.WrappedKey{}, err
 	}
 	if from.region != to.region {
-		return keymgr.WrappedKey{}, invalid(to.String(), "choose a key in "+from.region, "re-encrypt under a key in another region")
+		return keymgr.WrappedKey{}, wire.Invalid(to.String(), "choose a key in "+from.region, "re-encrypt under a key in another region")
 	}
 	if _, err := contextText(ec); err != nil {
 		return keymgr.WrappedKey{}, err
@@ -315,7 +316,7 @@ func (k *KMS) orDamaged(ctx context.Context, err error, keys ...name) error {
 			return err
 		}
 	}
-	return damaged(keys[0], "it names a key that is not there")
+	return wire.Damaged(keys[0], "it names a key that is not there")
 }
 
 // DescribeKey tells what the KMS knows of a key.

@@ -21,6 +21,7 @@ import (
 	"sealblk/keymgr"
 	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
+	"sealblk/keymgr/wire"
 )
 
 var disk1 = keymgr.Context{keymgr.ContextDisk: "1"}
@@ -96,19 +97,19 @@ func TestAnswersOfTheCloud(t *testing.T) {
 		"InvalidAccessKeyId.NotFound": keymgr.ErrAccessDenied, "InvalidTimeStamp.Expired": keymgr.ErrAccessDenied,
 		"InvalidParameter": keymgr.ErrInvalid, "SomethingNew": keymgr.ErrInvalid,
 	} {
-		if v := judge(code, 400, false); !errors.Is(v.err, want) {
-			t.Errorf("%s: %v, want %v", code, v.err, want)
+		if v := judge(code, 400, false); !errors.Is(v.Err, want) {
+			t.Errorf("%s: %v, want %v", code, v.Err, want)
 		}
 	}
 	v := judge("InvalidParameter", 400, true)
-	if !errors.Is(v.err, keymgr.ErrContextMismatch) || !errors.Is(v.err, keymgr.ErrCorrupt) {
-		t.Errorf("of a blob: %v", v.err)
+	if !errors.Is(v.Err, keymgr.ErrContextMismatch) || !errors.Is(v.Err, keymgr.ErrCorrupt) {
+		t.Errorf("of a blob: %v", v.Err)
 	}
 	for status, want := range map[int]error{
 		429: keymgr.ErrThrottled, 502: keymgr.ErrUnreachable, 401: keymgr.ErrAccessDenied, 404: keymgr.ErrNotFound, 418: keymgr.ErrInvalid,
 	} {
-		if v := judge("New", status, false); !errors.Is(v.err, want) {
-			t.Errorf("status %d: %v, want %v", status, v.err, want)
+		if v := judge("New", status, false); !errors.Is(v.Err, want) {
+			t.Errorf("status %d: %v, want %v", status, v.Err, want)
 		}
 	}
 }
@@ -116,7 +117,7 @@ func TestAnswersOfTheCloud(t *testing.T) {
 // TestWhatIsNotAKMS answers in ways that a KMS does not.
 func TestWhatIsNotAKMS(t *testing.T) {
 	c := newCloud(t)
-	good := fmt.Sprintf(`{"KeyId":"key","KeyVersionId":"1","CiphertextBlob":"eA==","Plaintext":%q}`, strings.Repeat("A", 43)+strings.Repeat("B", 43)+"==")
+	good := fmt.Sprintf(`{"KeyId":"key","KeyVersionId":"1","CiphertextBlob":"eA==","Plaintext":%q}`, strings.Repeat("A", 43)+strings.Repeat("B", 42)+"A==")
 	for name, a := range map[string]struct {
 		status int
 		body   string
@@ -126,8 +127,8 @@ func TestWhatIsNotAKMS(t *testing.T) {
 		"a failing proxy": {502, "<html>", keymgr.ErrUnreachable},
 		"no data key":     {200, `{"KeyId":"key"}`, keymgr.ErrCorrupt},
 		"half a key":      {200, `{"Plaintext":"QUFB"}`, keymgr.ErrCorrupt},
-		"too much":        {200, strings.Repeat(" ", maxReply+1) + good, keymgr.ErrCorrupt},
-		"equal halves":    {200, strings.Replace(good, strings.Repeat("B", 43), strings.Repeat("A", 43), 1), keymgr.ErrWeakKey},
+		"too much":        {200, strings.Repeat(" ", wire.MaxReply+1) + good, keymgr.ErrCorrupt},
+		"equal halves":    {200, strings.Replace(good, strings.Repeat("B", 42), strings.Repeat("A", 42), 1), keymgr.ErrWeakKey},
 		"no blob":         {200, strings.Replace(good, "eA==", "", 1), keymgr.ErrCorrupt},
 	} {
 		h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -180,7 +181,7 @@ func TestTLS(t *testing.T) {
 	config := c.config("")
 	config.Endpoint, config.Timeout = h.URL, 5*time.Second
 	_, err := open(t, config).DescribeKey(t.Context(), "local/key")
-	e := wantError(t, "certificate of a stranger", err, keymgr.ErrUnreachable, CodeUnreachable)
+	e := wantError(t, "certificate of a stranger", err, keymgr.ErrUnreachable, wire.CodeUnreachable)
 	if !strings.Contains(e.Hint, "kms.aliyun.ca") || calls.Load() != 0 {
 		t.Errorf("hint %q, %d calls", e.Hint, calls.Load())
 	}

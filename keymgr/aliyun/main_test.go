@@ -13,19 +13,12 @@ import (
 	"time"
 
 	"sealblk/daemon/kmsserver"
-	"sealblk/internal/leaktest"
+	"sealblk/keymgr/kmstest"
 	"sealblk/keymgr/local"
 	"sealblk/keymgr/secret"
 )
 
-func TestMain(m *testing.M) {
-	leaktest.Main(m, func() error {
-		if n, size := secret.Live(); n != 0 {
-			return fmt.Errorf("%d secrets with %d bytes were not destroyed", n, size)
-		}
-		return nil
-	})
-}
+func TestMain(m *testing.M) { kmstest.Main(m) }
 
 // cloud is a KMS behind the service's API, as a test administers it.
 type cloud struct {
@@ -42,7 +35,7 @@ type cloud struct {
 // newCloud serves the embedded KMS in this process.
 func newCloud(t testing.TB) *cloud {
 	t.Helper()
-	dir := newFolder(t)
+	dir := kmstest.Folder(t)
 	kms, err := local.Open(filepath.Join(dir, "kms"), local.Options{})
 	must(t, err)
 	t.Cleanup(func() { kms.Close() })
@@ -139,15 +132,4 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// newFolder is in memory where the host has a file system for that.
-func newFolder(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "sealblk-aliyun-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	return dir
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/wire"
 )
 
 // Scheme of the URIs of these keys.
@@ -25,7 +26,7 @@ func (n name) String() string { return Scheme + ":" + n.region + "/" + n.key }
 func parseName(s string) (name, error) {
 	region, key, _ := strings.Cut(s, "/")
 	if len(region) > 63 || !regionForm.MatchString(region) || !keyForm.MatchString(key) {
-		return name{}, invalid("", "a key is named aliyun:REGION/KEY-ID or aliyun:REGION/alias/NAME", "parse key name %q", s[:min(len(s), 80)])
+		return name{}, wire.Invalid("", "a key is named aliyun:REGION/KEY-ID or aliyun:REGION/alias/NAME", "parse key name %q", s[:min(len(s), 80)])
 	}
 	return name{region, key}, nil
 }
@@ -37,11 +38,11 @@ func parseWrapped(w keymgr.WrappedKey) (name, error) {
 		return name{}, err
 	}
 	if u.Scheme != Scheme {
-		return name{}, invalid(w.URI, "ask the KMS of its URI", "unwrap a data key of another KMS")
+		return name{}, wire.Invalid(w.URI, "ask the KMS of its URI", "unwrap a data key of another KMS")
 	}
 	n, err := parseName(u.Key)
 	if err == nil && len(w.Blob) == 0 {
-		err = damaged(n, "the wrapped key is empty")
+		err = wire.Damaged(n, "the wrapped key is empty")
 	}
 	return n, err
 }

@@ -3,18 +3,17 @@ package aws
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 
 	"sealblk/internal/credential"
+	"sealblk/keymgr/wire"
 )
 
 // DefaultTimeout bounds one call.
@@ -46,11 +45,11 @@ func (c *Config) checkEndpoint() error {
 	}
 	u, err := url.Parse(c.Endpoint)
 	if err != nil || u.Host == "" {
-		return invalid("", "kms.aws.endpoint is a URL, as https://kms.example", "endpoint %q", c.Endpoint)
+		return wire.Invalid("", "kms.aws.endpoint is a URL, as https://kms.example", "endpoint %q", c.Endpoint)
 	}
 	address := net.ParseIP(u.Hostname())
 	if u.Scheme != "https" && (u.Scheme != "http" || address == nil || !address.IsLoopback()) {
-		return invalid("", "begin kms.aws.endpoint with https://", "endpoint %q: data keys would travel in the clear", c.Endpoint)
+		return wire.Invalid("", "begin kms.aws.endpoint with https://", "endpoint %q: data keys would travel in the clear", c.Endpoint)
 	}
 	return nil
 }
@@ -76,15 +75,9 @@ func (c *Config) newTransport() (*http.Transport, error) {
 	if c.CA == "" {
 		return t, nil
 	}
-	pem, err := os.ReadFile(c.CA)
-	if err != nil {
-		return nil, invalid("", "correct kms.aws.ca", "read certificates: %w", err)
-	}
-	t.TLSClientConfig.RootCAs = x509.NewCertPool()
-	if !t.TLSClientConfig.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, invalid("", "kms.aws.ca is a file of PEM certificates", "no certificate in %s", c.CA)
-	}
-	return t, nil
+	var err error
+	_, t.TLSClientConfig.RootCAs, err = wire.ReadCertificates("kms.aws.ca", c.CA)
+	return t, err
 }
 
 // credentials makes the provider that a client asks before it signs.

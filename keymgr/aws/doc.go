@@ -38,8 +38,8 @@
 //
 // # Secrets in memory
 //
-// A reply with a data key is read into locked memory and the key decoded there; what the
-// SDK parses has letters in its place. Two layers below keep plaintext that cannot be
+// Package wire reads a reply with a data key into locked memory and decodes the key there;
+// what the SDK parses has letters in its place. Two layers below keep plaintext that cannot be
 // reached: the record buffer of crypto/tls and the 4 KiB buffer of net/http hold the
 // last reply of a connection on the Go heap, until the next reply or the collector
 // overwrites it. Only processes that ask a KMS have such buffers, and HardenProcess keeps

@@ -2,7 +2,6 @@ package aws
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,37 +12,23 @@ import (
 	"github.com/aws/smithy-go"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/wire"
 )
-
-// Codes of failures that AWS has no code for.
-const (
-	CodeNoCredentials = "NoCredentials"
-	CodeUnreachable   = "KMSUnreachable"
-	CodeReply         = "DamagedReply"
-)
-
-// errEither: AWS does not tell a blob of another context from a damaged one, on
-// purpose. Such an error is both.
-var errEither = fmt.Errorf("%w, or its %w", keymgr.ErrContextMismatch, keymgr.ErrCorrupt)
 
 // verdict is what an answer of AWS means here.
-type verdict struct {
-	err  error
-	hint string
-}
+type verdict wire.Verdict
 
 const (
 	hintPolicy = "allow this principal in the key's policy, or in an IAM policy: kms:GenerateDataKey*, kms:Decrypt, kms:ReEncrypt*, kms:DescribeKey, under this encryption context"
 	hintKeys   = "check the access key in kms.aws.credentials, and the host's clock"
 	hintBusy   = "the KMS is busy: try again, or ask AWS for a higher request quota"
-	hintBlob   = "the wrapped key belongs to another disk, or was altered: restore the disk's header from a backup"
 )
 
 var verdicts = map[string]verdict{
 	"DisabledException":             {keymgr.ErrDisabled, "enable the key: aws kms enable-key"},
 	"NotFoundException":             {keymgr.ErrNotFound, "check key id, region and account"},
-	"InvalidCiphertextException":    {errEither, hintBlob},
-	"IncorrectKeyException":         {keymgr.ErrCorrupt, hintBlob},
+	"InvalidCiphertextException":    {wire.ErrEither, wire.HintBlob},
+	"IncorrectKeyException":         {keymgr.ErrCorrupt, wire.HintBlob},
 	"InvalidKeyUsageException":      {keymgr.ErrInvalid, "choose a symmetric key for encryption"},
 	"InvalidArnException":           {keymgr.ErrInvalid, "check the key's name"},
 	"ValidationException":           {keymgr.ErrInvalid, "check the key's name"},
@@ -95,7 +80,7 @@ func (k *KMS) explain(ctx context.Context, err error, about []name) error {
 	if !known {
 		v = byStatus(err)
 	}
-	return &keymgr.Error{Code: api.ErrorCode(), Key: subject(about, api), Hint: v.hint, Err: said(v.err, api)}
+	return &keymgr.Error{Code: api.ErrorCode(), Key: subject(about, api), Hint: v.Hint, Err: said(v.Err, api)}
 }
 
 // subject names the key that AWS talks about, or all that were asked about.
@@ -124,15 +109,7 @@ func byStatus(err error) verdict {
 	if !errors.As(err, &resp) {
 		return verdict{keymgr.ErrInvalid, ""}
 	}
-	switch status := resp.HTTPStatusCode(); {
-	case status == http.StatusTooManyRequests:
-		return verdict{keymgr.ErrThrottled, hintBusy}
-	case status >= http.StatusInternalServerError:
-		return verdict{keymgr.ErrUnreachable, hintBusy}
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
-		return verdict{keymgr.ErrAccessDenied, hintPolicy}
-	}
-	return verdict{keymgr.ErrInvalid, ""}
+	return verdict(wire.ByStatus(resp.HTTPStatusCode(), hintBusy, hintPolicy, ""))
 }
 
 // invalidState finds out which state it is: the answer says it in words only.
@@ -161,18 +138,17 @@ var stateHints = map[keymgr.State]string{
 // noAnswer: the call did not get to the KMS, or nothing that parses came back.
 func (k *KMS) noAnswer(err error, n name) error {
 	hint := "check the network, kms.aws.endpoint and the region; what runs goes on running"
-	var cert *tls.CertificateVerificationError
 	var resp *awshttp.ResponseError
 	sentinel := keymgr.ErrUnreachable
 	switch {
-	case errors.As(err, &cert):
+	case wire.Untrusted(err):
 		hint = "set kms.aws.ca to the certificates that vouch for the endpoint"
 	case errors.Is(err, keymgr.ErrCorrupt):
-		return &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: "the endpoint does not answer as AWS KMS does", Err: plain(err, keymgr.ErrCorrupt)}
+		return &keymgr.Error{Code: wire.CodeReply, Key: n.String(), Hint: "the endpoint does not answer as AWS KMS does", Err: plain(err, keymgr.ErrCorrupt)}
 	case errors.As(err, &resp) && resp.HTTPStatusCode() >= http.StatusBadRequest:
-		sentinel = byStatus(err).err
+		sentinel = byStatus(err).Err
 	}
-	return &keymgr.Error{Code: CodeUnreachable, Key: n.String(), Hint: hint, Err: plain(err, sentinel)}
+	return &keymgr.Error{Code: wire.CodeUnreachable, Key: n.String(), Hint: hint, Err: plain(err, sentinel)}
 }
 
 // plain is the root of the SDK's error, whose own text names the operation and ids over
@@ -195,18 +171,7 @@ func plain(err, sentinel error) error {
 // noCredentials: there is nothing to sign with.
 func noCredentials(err error) error {
 	return &keymgr.Error{
-		Code: CodeNoCredentials, Hint: "set kms.aws.credentials to a file with an access key, mode 0600, or give the host a role",
+		Code: wire.CodeNoCredentials, Hint: "set kms.aws.credentials to a file with an access key, mode 0600, or give the host a role",
 		Err: fmt.Errorf("%w: no credentials for AWS: %w", keymgr.ErrAccessDenied, err),
 	}
-}
-
-func invalid(key, hint, format string, args ...any) error {
-	return &keymgr.Error{
-		Code: keymgr.CodeInvalid, Key: key, Hint: hint,
-		Err: fmt.Errorf("%w: %w", keymgr.ErrInvalid, fmt.Errorf(format, args...)),
-	}
-}
-
-func damaged(n name, why string) error {
-	return &keymgr.Error{Code: CodeReply, Key: n.String(), Hint: hintBlob, Err: fmt.Errorf("%w: %s", keymgr.ErrCorrupt, why)}
 }

@@ -87,20 +87,3 @@ func TestWipeReader(t *testing.T) {
 	}
 	wipeReader(strings.NewReader("something else"))
 }
-
-func FuzzCutPlaintext(f *testing.F) {
-	f.Add([]byte(`{"Plaintext":"` + base64.StdEncoding.EncodeToString(sampleKey()) + `"}`))
-	f.Add([]byte(`{"Plaintext" : "`))
-	f.Add([]byte(`"Plaintext"`))
-	f.Fuzz(func(t *testing.T, reply []byte) {
-		size := len(reply)
-		dk, err := cutPlaintext(reply)
-		defer dk.Destroy()
-		if dk != nil && (err != nil || dk.Len() != keymgr.DataKeySize) {
-			t.Fatalf("%d bytes, %v", dk.Len(), err)
-		}
-		if len(reply) != size {
-			t.Fatal("the reply has another length")
-		}
-	})
-}

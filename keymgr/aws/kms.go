@@ -13,6 +13,7 @@ import (
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
+	"sealblk/keymgr/wire"
 )
 
 // KMS is AWS KMS, in all regions that are asked for.
@@ -95,7 +96,7 @@ func (k *KMS) callForKey(ctx context.Context, n name, f func(context.Context, *k
 	err := k.call(catch.in(ctx), f, n)
 	dk := catch.dk
 	if err == nil && dk == nil {
-		err = damaged(n, "the reply has no data key in it")
+		err = wire.Damaged(n, "the reply has no data key in it")
 	}
 	if err == nil {
 		err = keymgr.CheckDataKey(dk)
@@ -184,7 +185,7 @@ func (k *KMS) ReEncrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Cont
 		return keymgr.WrappedKey{}, err
 	}
 	if from.region != to.region {
-		return keymgr.WrappedKey{}, invalid(to.String(), "choose a key in "+from.region, "re-encrypt under a key in another region")
+		return keymgr.WrappedKey{}, wire.Invalid(to.String(), "choose a key in "+from.region, "re-encrypt under a key in another region")
 	}
 	var out *kms.ReEncryptOutput
 	err = k.call(ctx, func(ctx context.Context, c *kms.Client) (err error) {
@@ -227,7 +228,7 @@ func describe(ctx context.Context, c *kms.Client, n name) (*types.KeyMetadata, e
 		return nil, err
 	}
 	if out.KeyMetadata == nil {
-		return nil, damaged(n, "the reply describes no key")
+		return nil, wire.Damaged(n, "the reply describes no key")
 	}
 	return out.KeyMetadata, nil
 }
@@ -272,11 +273,11 @@ func parseWrapped(w keymgr.WrappedKey, ec keymgr.Context) (name, error) {
 		return name{}, err
 	}
 	if uri.Scheme != Scheme {
-		return name{}, invalid(w.URI, "a wrapped key opens at the KMS that its URI names", "open a wrapped key of another KMS")
+		return name{}, wire.Invalid(w.URI, "a wrapped key opens at the KMS that its URI names", "open a wrapped key of another KMS")
 	}
 	n, err := parse(uri.Key, ec)
 	if err == nil && (len(w.Blob) == 0 || len(w.Blob) > maxBlob) {
-		err = damaged(n, fmt.Sprintf("the wrapped key has %d bytes", len(w.Blob)))
+		err = wire.Damaged(n, fmt.Sprintf("the wrapped key has %d bytes", len(w.Blob)))
 	}
 	return n, err
 }
@@ -287,7 +288,7 @@ const maxBlob = 6144
 // wrapped is a reply as a wrapped key.
 func (n name) wrapped(arn, material *string, blob []byte) (keymgr.WrappedKey, error) {
 	if aws.ToString(arn) == "" || len(blob) == 0 {
-		return keymgr.WrappedKey{}, damaged(n, "the reply has no wrapped key in it")
+		return keymgr.WrappedKey{}, wire.Damaged(n, "the reply has no wrapped key in it")
 	}
 	return keymgr.WrappedKey{URI: n.holder(*arn).String(), Version: aws.ToString(material), Blob: blob}, nil
 }
@@ -296,7 +297,7 @@ func (n name) wrapped(arn, material *string, blob []byte) (keymgr.WrappedKey, er
 // may not.
 func (n name) mustBe(arn *string) error {
 	if id, ok := idOf(aws.ToString(arn)); ok && n.id() != "" && id != n.id() {
-		return damaged(n, "the wrapped key was made under "+id)
+		return wire.Damaged(n, "the wrapped key was made under "+id)
 	}
 	return nil
 }

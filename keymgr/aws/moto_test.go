@@ -15,7 +15,9 @@ import (
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/aws/awstest"
+	"sealblk/keymgr/kmstest"
 	"sealblk/keymgr/secret"
+	"sealblk/keymgr/wire"
 )
 
 // TestWithMoto runs all that needs a server on one.
@@ -47,27 +49,27 @@ func TestWithMoto(t *testing.T) {
 
 func testRoundTrip(t *testing.T, s *awstest.Server) {
 	k, id := open(t, configOf(s)), s.NewKey(t)
-	dk, w := generate(t, k, in(id))
+	dk, w := kmstest.Generate(t, k, in(id))
 	if err := keymgr.CheckDataKey(dk); err != nil {
 		t.Error(err)
 	}
 	if w.URI != "aws:"+in(id) {
 		t.Errorf("URI %s", w.URI)
 	}
-	wantOpens(t, k, w, dk)
-	other, _ := generate(t, k, in(id))
+	kmstest.WantOpens(t, k, w, dk)
+	other, _ := kmstest.Generate(t, k, in(id))
 	if other.Equal(dk) {
 		t.Error("two data keys are equal")
 	}
 	s.Calls()
-	blind, err := k.GenerateDataKeyWithoutPlaintext(t.Context(), in(id), disk("1"))
+	blind, err := k.GenerateDataKeyWithoutPlaintext(t.Context(), in(id), kmstest.Disk("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if calls := s.Calls(); !slices.Equal(calls, []string{"GenerateDataKeyWithoutPlaintext"}) {
 		t.Errorf("calls %v: the plaintext may have come here", calls)
 	}
-	got, err := k.Decrypt(t.Context(), blind, disk("1"))
+	got, err := k.Decrypt(t.Context(), blind, kmstest.Disk("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,8 +77,8 @@ func testRoundTrip(t *testing.T, s *awstest.Server) {
 }
 
 func testBlobIsPlainAWS(t *testing.T, s *awstest.Server) {
-	dk, w := generate(t, open(t, configOf(s)), in(s.NewKey(t)))
-	out, err := s.Admin.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: w.Blob, EncryptionContext: disk("1")})
+	dk, w := kmstest.Generate(t, open(t, configOf(s)), in(s.NewKey(t)))
+	out, err := s.Admin.Decrypt(t.Context(), &kms.DecryptInput{CiphertextBlob: w.Blob, EncryptionContext: kmstest.Disk("1")})
 	if err != nil || string(out.Plaintext) != string(dk.Bytes()) {
 		t.Errorf("the SDK alone: %v", err)
 	}
@@ -91,7 +93,7 @@ func testAlias(t *testing.T, s *awstest.Server) {
 		}
 	}
 	point(one)
-	dk, w := generate(t, k, in("alias/disks"))
+	dk, w := kmstest.Generate(t, k, in("alias/disks"))
 	if w.URI != "aws:"+in(one) {
 		t.Errorf("the wrapped key names %s", w.URI)
 	}
@@ -99,7 +101,7 @@ func testAlias(t *testing.T, s *awstest.Server) {
 		t.Fatal(err)
 	}
 	point(two)
-	wantOpens(t, k, w, dk)
+	kmstest.WantOpens(t, k, w, dk)
 	info, err := k.DescribeKey(t.Context(), in("alias/disks"))
 	if err != nil || info.KeyID != two || info.URI != "aws:"+in(two) || !slices.Equal(info.Aliases, []string{"alias/disks"}) {
 		t.Errorf("DescribeKey: %+v, %v", info, err)
@@ -108,39 +110,39 @@ func testAlias(t *testing.T, s *awstest.Server) {
 
 func testContext(t *testing.T, s *awstest.Server) {
 	k := open(t, configOf(s))
-	_, w := generate(t, k, in(s.NewKey(t)))
+	_, w := kmstest.Generate(t, k, in(s.NewKey(t)))
 	for name, ec := range map[string]keymgr.Context{
-		"another disk": disk("2"), "none": nil, "one entry more": {keymgr.ContextDisk: "1", "x": "y"},
+		"another disk": kmstest.Disk("2"), "none": nil, "one entry more": {keymgr.ContextDisk: "1", "x": "y"},
 	} {
 		dk, err := k.Decrypt(t.Context(), w, ec)
-		wantError(t, "Decrypt for "+name, err, keymgr.ErrContextMismatch, "InvalidCiphertextException")
+		kmstest.WantError(t, "Decrypt for "+name, err, keymgr.ErrContextMismatch, "InvalidCiphertextException")
 		if dk != nil {
 			t.Errorf("Decrypt for %s returns a key", name)
 		}
 		_, err = k.ReEncrypt(t.Context(), w, ec, in(s.NewKey(t)))
-		wantError(t, "ReEncrypt for "+name, err, keymgr.ErrContextMismatch, "InvalidCiphertextException")
+		kmstest.WantError(t, "ReEncrypt for "+name, err, keymgr.ErrContextMismatch, "InvalidCiphertextException")
 	}
 }
 
 func testDamage(t *testing.T, s *awstest.Server) {
 	k, id := open(t, configOf(s)), s.NewKey(t)
-	_, w := generate(t, k, in(id))
+	_, w := kmstest.Generate(t, k, in(id))
 	for _, i := range []int{len(w.Blob) - 1, len(w.Blob) / 2} {
 		bad := w
 		bad.Blob = slices.Clone(w.Blob)
 		bad.Blob[i] ^= 1
-		_, err := k.Decrypt(t.Context(), bad, disk("1"))
-		wantError(t, "a flipped bit", err, keymgr.ErrCorrupt, "InvalidCiphertextException")
+		_, err := k.Decrypt(t.Context(), bad, kmstest.Disk("1"))
+		kmstest.WantError(t, "a flipped bit", err, keymgr.ErrCorrupt, "InvalidCiphertextException")
 	}
 	moved := w
 	moved.URI = "aws:" + in(s.NewKey(t))
-	if dk, err := k.Decrypt(t.Context(), moved, disk("1")); dk != nil || !errors.Is(err, keymgr.ErrCorrupt) {
+	if dk, err := k.Decrypt(t.Context(), moved, kmstest.Disk("1")); dk != nil || !errors.Is(err, keymgr.ErrCorrupt) {
 		t.Errorf("a blob under the name of another key: %v", err)
 	}
 	for name, w := range map[string]keymgr.WrappedKey{
 		"no blob": {URI: w.URI}, "a blob without end": {URI: w.URI, Blob: make([]byte, maxBlob+1)},
 	} {
-		if _, err := k.Decrypt(t.Context(), w, disk("1")); !errors.Is(err, keymgr.ErrCorrupt) {
+		if _, err := k.Decrypt(t.Context(), w, kmstest.Disk("1")); !errors.Is(err, keymgr.ErrCorrupt) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -148,14 +150,14 @@ func testDamage(t *testing.T, s *awstest.Server) {
 
 func testReEncrypt(t *testing.T, s *awstest.Server) {
 	k, one, two := open(t, configOf(s)), s.NewKey(t), s.NewKey(t)
-	dk, w := generate(t, k, in(one))
+	dk, w := kmstest.Generate(t, k, in(one))
 	if _, err := s.Admin.RotateKeyOnDemand(t.Context(), &kms.RotateKeyOnDemandInput{KeyId: &one}); err != nil {
 		t.Fatal(err)
 	}
-	wantOpens(t, k, w, dk) // the old material still opens it
+	kmstest.WantOpens(t, k, w, dk) // the old material still opens it
 	for _, to := range []string{one, two} {
 		s.Calls()
-		out, err := k.ReEncrypt(t.Context(), w, disk("1"), in(to))
+		out, err := k.ReEncrypt(t.Context(), w, kmstest.Disk("1"), in(to))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,10 +167,10 @@ func testReEncrypt(t *testing.T, s *awstest.Server) {
 		if out.URI != "aws:"+in(to) || string(out.Blob) == string(w.Blob) {
 			t.Errorf("re-wrapped under %s", out.URI)
 		}
-		wantOpens(t, k, out, dk)
+		kmstest.WantOpens(t, k, out, dk)
 	}
-	_, err := k.ReEncrypt(t.Context(), w, disk("1"), "us-east-1/"+two)
-	wantError(t, "ReEncrypt to another region", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
+	_, err := k.ReEncrypt(t.Context(), w, kmstest.Disk("1"), "us-east-1/"+two)
+	kmstest.WantError(t, "ReEncrypt to another region", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
 }
 
 func testWrap(t *testing.T, s *awstest.Server) {
@@ -178,19 +180,19 @@ func testWrap(t *testing.T, s *awstest.Server) {
 		t.Fatal(err)
 	}
 	defer dk.Destroy()
-	w, err := k.Wrap(t.Context(), in(id), dk, disk("1"))
+	w, err := k.Wrap(t.Context(), in(id), dk, kmstest.Disk("1"))
 	if err != nil || w.URI != "aws:"+in(id) {
 		t.Fatalf("Wrap: %+v, %v", w, err)
 	}
-	wantOpens(t, k, w, dk)
-	_, err = k.Decrypt(t.Context(), w, disk("2"))
-	wantError(t, "Decrypt for another disk", err, keymgr.ErrContextMismatch, "InvalidCiphertextException")
+	kmstest.WantOpens(t, k, w, dk)
+	_, err = k.Decrypt(t.Context(), w, kmstest.Disk("2"))
+	kmstest.WantError(t, "Decrypt for another disk", err, keymgr.ErrContextMismatch, "InvalidCiphertextException")
 	weak, err := secret.New(keymgr.DataKeySize)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer weak.Destroy()
-	if _, err := k.Wrap(t.Context(), in(id), weak, disk("1")); !errors.Is(err, keymgr.ErrWeakKey) {
+	if _, err := k.Wrap(t.Context(), in(id), weak, kmstest.Disk("1")); !errors.Is(err, keymgr.ErrWeakKey) {
 		t.Errorf("Wrap of equal halves: %v", err)
 	}
 }
@@ -204,10 +206,10 @@ func testDescribe(t *testing.T, s *awstest.Server) {
 	}
 	for _, none := range []string{"alias/none", "00000000-0000-0000-0000-000000000000"} {
 		_, err := k.DescribeKey(t.Context(), in(none))
-		wantError(t, "DescribeKey "+none, err, keymgr.ErrNotFound, "NotFoundException")
+		kmstest.WantError(t, "DescribeKey "+none, err, keymgr.ErrNotFound, "NotFoundException")
 	}
-	_, _, err = k.GenerateDataKey(t.Context(), in("alias/none"), disk("1"))
-	wantError(t, "GenerateDataKey under no key", err, keymgr.ErrNotFound, "NotFoundException")
+	_, _, err = k.GenerateDataKey(t.Context(), in("alias/none"), kmstest.Disk("1"))
+	kmstest.WantError(t, "GenerateDataKey under no key", err, keymgr.ErrNotFound, "NotFoundException")
 }
 
 // set is the KMS as the disk service uses it, without waiting.
@@ -228,21 +230,21 @@ func set(t *testing.T, c Config) (*keymgr.Set, *[]time.Duration) {
 
 func testThrottling(t *testing.T, s *awstest.Server) {
 	k, id := open(t, configOf(s)), s.NewKey(t)
-	dk, w := generate(t, k, in(id))
+	dk, w := kmstest.Generate(t, k, in(id))
 	for _, a := range []awstest.Answer{
 		{Status: 400, Code: "ThrottlingException", Message: "Rate exceeded"}, {Status: 400, Code: "LimitExceededException"}, {Status: 429, Code: "Whatever"},
 	} {
 		s.Calls()
 		s.Fail(1, a)
-		_, err := k.Decrypt(t.Context(), w, disk("1"))
-		wantError(t, a.Code, err, keymgr.ErrThrottled, a.Code)
+		_, err := k.Decrypt(t.Context(), w, kmstest.Disk("1"))
+		kmstest.WantError(t, a.Code, err, keymgr.ErrThrottled, a.Code)
 		if calls := s.Calls(); len(calls) != 1 {
 			t.Errorf("%s: %d calls: the SDK retries by itself", a.Code, len(calls))
 		}
 	}
 	all, waits := set(t, configOf(s))
 	s.Throttle(3)
-	got, err := all.Decrypt(t.Context(), w, disk("1"))
+	got, err := all.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	if err != nil || !got.Equal(dk) || len(*waits) != 3 {
 		t.Errorf("after three refusals: %v, %d waits", err, len(*waits))
 	}
@@ -253,48 +255,41 @@ func testConnections(t *testing.T, s *awstest.Server) {
 	c := configOf(s)
 	c.Timeout = 2 * time.Second
 	k, id := open(t, c), s.NewKey(t)
-	dk, w := generate(t, k, in(id))
+	dk, w := kmstest.Generate(t, k, in(id))
 	defer s.Net.Mend(t)
 	for name, lose := range map[string]func(testing.TB){"broken": s.Net.Break, "silent": s.Net.Hang} {
 		lose(t)
 		begin := time.Now()
-		_, err := k.Decrypt(t.Context(), w, disk("1"))
-		wantError(t, name, err, keymgr.ErrUnreachable, CodeUnreachable)
+		_, err := k.Decrypt(t.Context(), w, kmstest.Disk("1"))
+		kmstest.WantError(t, name, err, keymgr.ErrUnreachable, wire.CodeUnreachable)
 		if d := time.Since(begin); d > 10*time.Second {
 			t.Errorf("%s: it took %v to say so", name, d)
 		}
 		s.Net.Mend(t)
-		wantOpens(t, k, w, dk)
+		kmstest.WantOpens(t, k, w, dk)
 	}
 	s.Net.Break(t) // the connection that is kept
 	s.Net.Mend(t)
 	all, _ := set(t, c)
-	got, err := all.Decrypt(t.Context(), w, disk("1"))
+	got, err := all.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	if err != nil {
 		t.Errorf("after the connection was reset: %v", err)
 	}
 	got.Destroy()
 	s.Fail(1, awstest.Answer{Status: http.StatusServiceUnavailable, Body: "<html>try later</html>"})
-	_, err = k.Decrypt(t.Context(), w, disk("1"))
-	wantError(t, "503", err, keymgr.ErrUnreachable, "")
+	_, err = k.Decrypt(t.Context(), w, kmstest.Disk("1"))
+	kmstest.WantError(t, "503", err, keymgr.ErrUnreachable, "")
 }
 
 func testCancelled(t *testing.T, s *awstest.Server) {
 	k := open(t, configOf(s))
-	_, w := generate(t, k, in(s.NewKey(t)))
-	s.Net.Hang(t)
-	defer s.Net.Mend(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := k.Decrypt(ctx, w, disk("1"))
-	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, keymgr.ErrUnreachable) {
-		t.Errorf("Decrypt: %v", err)
-	}
+	_, w := kmstest.Generate(t, k, in(s.NewKey(t)))
+	kmstest.WantDeadline(t, k, w, s.Net)
 }
 
 func testWrongReplies(t *testing.T, s *awstest.Server) {
 	k, id := open(t, configOf(s)), s.NewKey(t)
-	_, w := generate(t, k, in(id))
+	_, w := kmstest.Generate(t, k, in(id))
 	sample := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("Sesame, ", 9)))
 	weak := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("x", keymgr.DataKeySize)))
 	for name, c := range map[string]struct {
@@ -306,12 +301,12 @@ func testWrongReplies(t *testing.T, s *awstest.Server) {
 		"no key":                {`{"KeyId":"k"}`, keymgr.ErrCorrupt},
 		"not base64":            {`{"Plaintext":"` + strings.Repeat("!", 88) + `"}`, keymgr.ErrCorrupt},
 		"cut":                   {`{"Plaintext":"` + sample, keymgr.ErrCorrupt},
-		"without end":           {`{"Plaintext":"` + strings.Repeat("A", maxReply), keymgr.ErrCorrupt},
+		"without end":           {`{"Plaintext":"` + strings.Repeat("A", wire.MaxReply), keymgr.ErrCorrupt},
 		"not JSON":              {"hello", keymgr.ErrUnreachable},
 		"another key's":         {`{"KeyId":"arn:aws:kms:eu-west-1:1:key/other","Plaintext":"` + weak[:43] + "B" + weak[44:] + `"}`, keymgr.ErrCorrupt},
 	} {
 		s.Fail(1, awstest.Answer{Status: http.StatusOK, Body: c.body})
-		dk, err := k.Decrypt(t.Context(), w, disk("1"))
+		dk, err := k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 		if dk != nil || !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -3,6 +3,8 @@ package aws
 import (
 	"regexp"
 	"strings"
+
+	"sealblk/keymgr/wire"
 )
 
 // Scheme of the URIs of these keys.
@@ -22,7 +24,7 @@ type name struct{ region, key string }
 func parseName(s string) (name, error) {
 	region, key, _ := strings.Cut(s, "/")
 	if !regionForm.MatchString(region) || !keyForm.MatchString(key) {
-		return name{}, invalid("", "a key of AWS KMS is named aws:REGION/KEY-ID or aws:REGION/alias/NAME",
+		return name{}, wire.Invalid("", "a key of AWS KMS is named aws:REGION/KEY-ID or aws:REGION/alias/NAME",
 			"parse key name %q", s[:min(len(s), 80)])
 	}
 	return name{region, key}, nil

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/kmstest"
 )
 
 func TestNames(t *testing.T) {
@@ -43,7 +44,7 @@ func TestEndpoints(t *testing.T) {
 			t.Errorf("%q: %v", endpoint, err)
 		}
 		if err != nil {
-			wantError(t, endpoint, err, keymgr.ErrInvalid, keymgr.CodeInvalid)
+			kmstest.WantError(t, endpoint, err, keymgr.ErrInvalid, keymgr.CodeInvalid)
 			continue
 		}
 		k.Close()

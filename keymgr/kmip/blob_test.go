@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/kmstest"
 	"sealblk/keymgr/secret"
 )
 
@@ -40,7 +41,7 @@ func newBlob(t *testing.T, kek, dk *secret.Buffer, b binding) []byte {
 }
 
 func TestBlob(t *testing.T) {
-	kek, dk, b := random(t, 32), random(t, keymgr.DataKeySize), mustBind(t, disk("1"))
+	kek, dk, b := random(t, 32), random(t, keymgr.DataKeySize), mustBind(t, kmstest.Disk("1"))
 	blob := newBlob(t, kek, dk, b)
 	if len(blob) != blobSize || bytes.Contains(blob, dk.Bytes()[:16]) {
 		t.Fatalf("blob %x", blob)
@@ -61,15 +62,15 @@ func TestBlob(t *testing.T) {
 
 func TestBlobOfAnotherContext(t *testing.T) {
 	kek, dk := random(t, 32), random(t, keymgr.DataKeySize)
-	blob := newBlob(t, kek, dk, mustBind(t, disk("1")))
-	for _, ec := range []keymgr.Context{disk("2"), nil, {keymgr.ContextDisk: "1", "x": ""}} {
+	blob := newBlob(t, kek, dk, mustBind(t, kmstest.Disk("1")))
+	for _, ec := range []keymgr.Context{kmstest.Disk("2"), nil, {keymgr.ContextDisk: "1", "x": ""}} {
 		_, err := parseBlob("k", blob, mustBind(t, ec))
-		wantError(t, "another context", err, keymgr.ErrContextMismatch, CodeContext)
+		kmstest.WantError(t, "another context", err, keymgr.ErrContextMismatch, CodeContext)
 	}
 }
 
 func TestEveryBitOfABlobCounts(t *testing.T) {
-	kek, dk, b := random(t, 32), random(t, keymgr.DataKeySize), mustBind(t, disk("1"))
+	kek, dk, b := random(t, 32), random(t, keymgr.DataKeySize), mustBind(t, kmstest.Disk("1"))
 	blob := newBlob(t, kek, dk, b)
 	for bit := range 8 * len(blob) {
 		bad := bytes.Clone(blob)
@@ -88,7 +89,7 @@ func TestEveryBitOfABlobCounts(t *testing.T) {
 // Whoever computes checksum and digest anew still meets the tag.
 func TestForgedBlob(t *testing.T) {
 	kek, dk := random(t, 32), random(t, keymgr.DataKeySize)
-	one, two := mustBind(t, disk("1")), mustBind(t, disk("2"))
+	one, two := mustBind(t, kmstest.Disk("1")), mustBind(t, kmstest.Disk("2"))
 	s, err := parseBlob("k", newBlob(t, kek, dk, one), one)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +109,7 @@ func TestForgedBlob(t *testing.T) {
 }
 
 func FuzzParseBlob(f *testing.F) {
-	b := mustBind(f, disk("1"))
+	b := mustBind(f, kmstest.Disk("1"))
 	good := sealed{make([]byte, nonceSize), make([]byte, keymgr.DataKeySize), make([]byte, tagSize)}.encode(b)
 	f.Add(good)
 	f.Add(good[:blobSum])

@@ -11,6 +11,7 @@ import (
 	"github.com/ovh/kmip-go/ttlv"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/wire"
 )
 
 // session is a connection with what was learnt about the server.
@@ -100,7 +101,7 @@ func (s *session) negotiate(ctx context.Context) error {
 			return nil
 		}
 	}
-	return invalid("", "ask for KMIP 1.x on the server", "the server speaks no version of KMIP that this program does")
+	return wire.Invalid("", "ask for KMIP 1.x on the server", "the server speaks no version of KMIP that this program does")
 }
 
 func (k *KMS) chooseMode(ctx context.Context, s *session) (encrypts bool, err error) {
@@ -110,7 +111,7 @@ func (k *KMS) chooseMode(ctx context.Context, s *session) (encrypts bool, err er
 	case k.config.Mode == ModeGet:
 		return false, nil
 	case k.config.Mode == ModeEncrypt && !can:
-		return false, invalid("", "set kms.kmip.mode to get", "the server speaks KMIP %s, which cannot bind a key to its disk", s.version)
+		return false, wire.Invalid("", "set kms.kmip.mode to get", "the server speaks KMIP %s, which cannot bind a key to its disk", s.version)
 	case k.config.Mode == ModeEncrypt:
 		return true, nil
 	case !can:

@@ -3,13 +3,12 @@ package kmip
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"net"
 	"os"
 	"time"
 
 	"sealblk/internal/credential"
+	"sealblk/keymgr/wire"
 )
 
 const (
@@ -58,11 +57,11 @@ func (c Config) complete() (Config, error) {
 	}
 	switch {
 	case c.Mode != ModeAuto && c.Mode != ModeEncrypt && c.Mode != ModeGet:
-		return c, invalid("", "kms.kmip.mode is auto, encrypt or get", "mode %q", c.Mode)
+		return c, wire.Invalid("", "kms.kmip.mode is auto, encrypt or get", "mode %q", c.Mode)
 	case c.Address == "":
-		return c, invalid("", "set kms.kmip.address to HOST:PORT of the KMIP server", "no address is configured")
+		return c, wire.Invalid("", "set kms.kmip.address to HOST:PORT of the KMIP server", "no address is configured")
 	case c.Certificate == "" || c.Key == "":
-		return c, invalid("", "set kms.kmip.certificate and kms.kmip.key", "no client certificate is configured")
+		return c, wire.Invalid("", "set kms.kmip.certificate and kms.kmip.key", "no client certificate is configured")
 	}
 	host, _, err := net.SplitHostPort(c.Address)
 	if err != nil {
@@ -88,33 +87,21 @@ func (c *Config) tls() (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 	chain, err := os.ReadFile(c.Certificate)
 	if err != nil {
-		return nil, invalid("", "correct kms.kmip.certificate", "read certificate: %w", err)
+		return nil, wire.Invalid("", "correct kms.kmip.certificate", "read certificate: %w", err)
 	}
 	key, err := credential.Read(c.Key)
 	if err != nil {
-		return nil, invalid("", "correct kms.kmip.key", "%w", err)
+		return nil, wire.Invalid("", "correct kms.kmip.key", "%w", err)
 	}
 	pair, err := tls.X509KeyPair(chain, key)
 	clear(key)
 	if err != nil {
-		return nil, invalid("", "correct kms.kmip.certificate and kms.kmip.key", "load client certificate: %w", err)
+		return nil, wire.Invalid("", "correct kms.kmip.certificate and kms.kmip.key", "load client certificate: %w", err)
 	}
 	config.Certificates = []tls.Certificate{pair}
 	if c.CA == "" {
 		return config, nil
 	}
-	config.RootCAs, err = readPool(c.CA)
+	_, config.RootCAs, err = wire.ReadCertificates("kms.kmip.ca", c.CA)
 	return config, err
-}
-
-func readPool(path string) (*x509.CertPool, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, invalid("", "correct kms.kmip.ca", "read certificates: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, invalid("", "kms.kmip.ca is a file of PEM certificates", "%w", fmt.Errorf("no certificate in %s", path))
-	}
-	return pool, nil
 }

@@ -2,8 +2,6 @@ package kmip
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +10,7 @@ import (
 	"github.com/ovh/kmip-go/ttlv"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/wire"
 )
 
 // Codes that errors carry where the server has none of its own.
@@ -19,7 +18,6 @@ const (
 	CodeContext     = "InvalidEncryptionContext"
 	CodeBlob        = "InvalidCiphertext"
 	CodeState       = "KeyNotActive"
-	CodeUnreachable = "KMSUnreachable"
 	CodeCertificate = "CertificateRefused"
 	CodeNotFound    = "ItemNotFound"
 )
@@ -39,10 +37,8 @@ func (r *refusal) Error() string {
 	return s
 }
 
-type verdict struct {
-	err  error
-	hint string
-}
+// verdict is what an answer of the server means here.
+type verdict wire.Verdict
 
 const (
 	hintBlob   = "the wrapped key was altered or cut; restore the disk's header from a backup"
@@ -89,33 +85,24 @@ func (r *refusal) explain(key string) error {
 	default:
 		v = verdict{keymgr.ErrInvalid, "see the log of the server"}
 	}
-	return &keymgr.Error{Code: ttlv.EnumStr(r.reason), Key: key, Hint: v.hint, Err: fmt.Errorf("%w: %w", v.err, r)}
+	return &keymgr.Error{Code: ttlv.EnumStr(r.reason), Key: key, Hint: v.Hint, Err: fmt.Errorf("%w: %w", v.Err, r)}
 }
 
 // noAnswer: the connection could not be made, or was lost.
 func noAnswer(key string, err error) error {
 	e := &keymgr.Error{
-		Code: CodeUnreachable, Key: key, Hint: "check the network and kms.kmip.address; what runs goes on running",
+		Code: wire.CodeUnreachable, Key: key, Hint: "check the network and kms.kmip.address; what runs goes on running",
 		Err: fmt.Errorf("%w: %w", keymgr.ErrUnreachable, err),
 	}
-	var untrusted *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
 	var refused *net.OpError
 	switch {
-	case errors.As(err, &untrusted) || errors.As(err, &unknown):
+	case wire.Untrusted(err):
 		e.Hint = "set kms.kmip.ca to the certificates that vouch for the server"
 	case errors.As(err, &refused) && refused.Op == "remote error": // an alert of TLS
 		e.Code, e.Hint = CodeCertificate, "the server refuses this client certificate: check kms.kmip.certificate"
 		e.Err = fmt.Errorf("%w: %w", keymgr.ErrAccessDenied, err)
 	}
 	return e
-}
-
-func invalid(key, hint, format string, args ...any) error {
-	return &keymgr.Error{
-		Code: keymgr.CodeInvalid, Key: key, Hint: hint,
-		Err: fmt.Errorf("%w: %w", keymgr.ErrInvalid, fmt.Errorf(format, args...)),
-	}
 }
 
 func badBlob(key, why string) error {

@@ -16,6 +16,7 @@ import (
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/kmip/kmiptest"
+	"sealblk/keymgr/kmstest"
 )
 
 // fake is a server for what PyKMIP does not do: links to replacements, older versions of
@@ -136,10 +137,10 @@ func TestReplacedKeys(t *testing.T) {
 		"a": active("b"), "b": active("c"), "c": {kmip.StatePreActive, 256, ""}, "x": active("y"), "y": active("x"), "short": {kmip.StateActive, 128, ""},
 	}}
 	k := open(t, f.start(t))
-	if dk, w := generate(t, k, "a"); w.URI != "kmip:b" || w.Version != "b" {
+	if dk, w := kmstest.Generate(t, k, "a"); w.URI != "kmip:b" || w.Version != "b" {
 		t.Errorf("wrapped under %s, want b, the newest that is active", w.URI)
 	} else {
-		wantOpens(t, k, w, dk)
+		kmstest.WantOpens(t, k, w, dk)
 	}
 	info, err := k.DescribeKey(t.Context(), "a")
 	if err != nil || info.PrimaryVersion != "b" || info.Versions != 2 {
@@ -148,21 +149,21 @@ func TestReplacedKeys(t *testing.T) {
 	f.mu.Lock()
 	f.keys["a"], f.keys["b"] = active(""), active("")
 	f.mu.Unlock()
-	dk, w := generate(t, k, "a")
+	dk, w := kmstest.Generate(t, k, "a")
 	f.mu.Lock()
 	f.keys["a"] = active("b")
 	f.mu.Unlock()
-	wantOpens(t, k, w, dk) // rotation leaves what is there alone
-	out, err := k.ReEncrypt(t.Context(), w, disk("1"), "a")
+	kmstest.WantOpens(t, k, w, dk) // rotation leaves what is there alone
+	out, err := k.ReEncrypt(t.Context(), w, kmstest.Disk("1"), "a")
 	if err != nil || out.URI != "kmip:b" {
 		t.Fatalf("ReEncrypt: %+v, %v", out, err)
 	}
-	wantOpens(t, k, out, dk)
+	kmstest.WantOpens(t, k, out, dk)
 	if _, err := k.DescribeKey(t.Context(), "x"); err != nil {
 		t.Errorf("links in a circle: %v", err)
 	}
-	_, _, err = k.GenerateDataKey(t.Context(), "short", disk("1"))
-	wantError(t, "AES-128", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
+	_, _, err = k.GenerateDataKey(t.Context(), "short", kmstest.Disk("1"))
+	kmstest.WantError(t, "AES-128", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
 }
 
 func TestModeIsChosenByTheServer(t *testing.T) {
@@ -188,7 +189,7 @@ func TestModeIsChosenByTheServer(t *testing.T) {
 	config := old.start(t)
 	config.Mode = ModeEncrypt
 	_, err := open(t, config).DescribeKey(t.Context(), "a")
-	wantError(t, "mode encrypt with KMIP 1.2", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
+	kmstest.WantError(t, "mode encrypt with KMIP 1.2", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
 }
 
 func TestRefusals(t *testing.T) {
@@ -197,7 +198,7 @@ func TestRefusals(t *testing.T) {
 	config.Mode = ModeEncrypt
 	k := open(t, config)
 	blob := sealed{make([]byte, nonceSize), make([]byte, keymgr.DataKeySize), make([]byte, tagSize)}
-	w := keymgr.WrappedKey{URI: "kmip:a", Blob: blob.encode(mustBind(t, disk("1")))}
+	w := keymgr.WrappedKey{URI: "kmip:a", Blob: blob.encode(mustBind(t, kmstest.Disk("1")))}
 	for reason, want := range map[kmip.ResultReason]error{
 		kmip.ResultReasonPermissionDenied: keymgr.ErrAccessDenied, kmip.ResultReasonAuthenticationNotSuccessful: keymgr.ErrAccessDenied,
 		kmip.ResultReasonItemNotFound: keymgr.ErrNotFound, kmip.ResultReasonCryptographicFailure: keymgr.ErrCorrupt,
@@ -207,14 +208,14 @@ func TestRefusals(t *testing.T) {
 		f.mu.Lock()
 		f.refuse[kmip.OperationDecrypt] = reason
 		f.mu.Unlock()
-		_, err := k.Decrypt(t.Context(), w, disk("1"))
-		wantError(t, "Decrypt", err, want, "")
+		_, err := k.Decrypt(t.Context(), w, kmstest.Disk("1"))
+		kmstest.WantError(t, "Decrypt", err, want, "")
 	}
 	f.mu.Lock()
 	clear(f.refuse)
 	f.mu.Unlock()
-	_, err := k.Decrypt(t.Context(), w, disk("1")) // answered with no data at all
-	wantError(t, "an empty answer", err, keymgr.ErrCorrupt, "")
+	_, err := k.Decrypt(t.Context(), w, kmstest.Disk("1")) // answered with no data at all
+	kmstest.WantError(t, "an empty answer", err, keymgr.ErrCorrupt, "")
 }
 
 func TestWrongAnswers(t *testing.T) {
@@ -233,8 +234,8 @@ func TestWrongAnswers(t *testing.T) {
 		},
 	} {
 		f.encrypt, config.Mode = encrypt, ModeEncrypt
-		dk, w, err := open(t, config).GenerateDataKey(t.Context(), "a", disk("1"))
-		wantError(t, name, err, keymgr.ErrCorrupt, "")
+		dk, w, err := open(t, config).GenerateDataKey(t.Context(), "a", kmstest.Disk("1"))
+		kmstest.WantError(t, name, err, keymgr.ErrCorrupt, "")
 		if dk != nil || w.Blob != nil {
 			t.Errorf("%s: something is returned", name)
 		}
@@ -242,12 +243,12 @@ func TestWrongAnswers(t *testing.T) {
 	f.encrypt = func(*payloads.EncryptRequestPayload) *payloads.EncryptResponsePayload {
 		return &payloads.EncryptResponsePayload{Data: make([]byte, keymgr.DataKeySize+tagSize)}
 	}
-	if dk, _, err := open(t, config).GenerateDataKey(t.Context(), "a", disk("1")); err != nil {
+	if dk, _, err := open(t, config).GenerateDataKey(t.Context(), "a", kmstest.Disk("1")); err != nil {
 		t.Errorf("a tag behind the text: %v", err)
 	} else {
 		dk.Destroy()
 	}
 	f.material, config.Mode = make([]byte, 16), ModeGet
-	_, _, err := open(t, config).GenerateDataKey(t.Context(), "a", disk("1"))
-	wantError(t, "a key that is too short", err, keymgr.ErrCorrupt, "")
+	_, _, err := open(t, config).GenerateDataKey(t.Context(), "a", kmstest.Disk("1"))
+	kmstest.WantError(t, "a key that is too short", err, keymgr.ErrCorrupt, "")
 }

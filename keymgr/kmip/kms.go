@@ -6,6 +6,7 @@ import (
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
+	"sealblk/keymgr/wire"
 )
 
 // Scheme of the URIs of these keys.
@@ -160,7 +161,7 @@ func parseWrapped(w keymgr.WrappedKey, ec keymgr.Context) (uid string, blob seal
 		return "", sealed{}, binding{}, err
 	}
 	if uri.Scheme != Scheme {
-		return "", sealed{}, binding{}, invalid(w.URI, "a wrapped key opens at the KMS that its URI names", "open a wrapped key of another KMS")
+		return "", sealed{}, binding{}, wire.Invalid(w.URI, "a wrapped key opens at the KMS that its URI names", "open a wrapped key of another KMS")
 	}
 	if b, err = bind(ec); err != nil {
 		return "", sealed{}, binding{}, err

@@ -10,6 +10,7 @@ import (
 	"github.com/ovh/kmip-go/payloads"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/wire"
 )
 
 // object is a key as the server describes it.
@@ -104,7 +105,7 @@ func (s *session) only(ctx context.Context, key string, uids []string, none erro
 	case 1:
 		return active[0], nil
 	}
-	return object{}, invalid(uriOf(key), "use the identifier of the key that is meant, or give it a name of its own",
+	return object{}, wire.Invalid(uriOf(key), "use the identifier of the key that is meant, or give it a name of its own",
 		"%d active keys have the name %q", len(active), key)
 }
 
@@ -131,7 +132,7 @@ func (o object) usable() error {
 		return notActive(uriOf(o.uid), o.state)
 	}
 	if o.algorithm != kmip.CryptographicAlgorithmAES || o.length != 256 {
-		return invalid(uriOf(o.uid), "choose an AES key of 256 bits", "the key is not one for AES-256")
+		return wire.Invalid(uriOf(o.uid), "choose an AES key of 256 bits", "the key is not one for AES-256")
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package kmip
 import (
 	"bytes"
 	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +12,8 @@ import (
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/kmip/kmiptest"
+	"sealblk/keymgr/kmstest"
+	"sealblk/keymgr/wire"
 )
 
 // TestWithPyKMIP runs all that needs a server on one, in both modes.
@@ -42,30 +43,30 @@ func TestWithPyKMIP(t *testing.T) {
 
 func testRoundTrip(t *testing.T, s *kmiptest.Server, mode string) {
 	k, uid := open(t, configOf(s, mode)), s.Activate(t, s.NewKey(t, ""))
-	dk, w := generate(t, k, uid)
+	dk, w := kmstest.Generate(t, k, uid)
 	if w.URI != "kmip:"+uid || w.Version != uid || len(w.Blob) != blobSize || bytes.Contains(w.Blob, dk.Bytes()[:8]) {
 		t.Errorf("wrapped %+v", w)
 	}
-	wantOpens(t, k, w, dk)
-	other, _ := generate(t, k, uid)
+	kmstest.WantOpens(t, k, w, dk)
+	other, _ := kmstest.Generate(t, k, uid)
 	if other.Equal(dk) {
 		t.Error("two data keys are equal")
 	}
-	blind, err := k.GenerateDataKeyWithoutPlaintext(t.Context(), uid, disk("1"))
+	blind, err := k.GenerateDataKeyWithoutPlaintext(t.Context(), uid, kmstest.Disk("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := k.Decrypt(t.Context(), blind, disk("1"))
+	got, err := k.Decrypt(t.Context(), blind, kmstest.Disk("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	got.Destroy()
 	made := random(t, keymgr.DataKeySize)
-	w, err = k.Wrap(t.Context(), uid, made, disk("1"))
+	w, err = k.Wrap(t.Context(), uid, made, kmstest.Disk("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantOpens(t, k, w, made)
+	kmstest.WantOpens(t, k, w, made)
 	info, err := k.DescribeKey(t.Context(), uid)
 	if err != nil || info.KeyID != uid || info.State != keymgr.Enabled || info.PrimaryVersion != uid || time.Since(info.Created).Abs() > time.Hour {
 		t.Errorf("DescribeKey: %+v, %v", info, err)
@@ -74,15 +75,15 @@ func testRoundTrip(t *testing.T, s *kmiptest.Server, mode string) {
 
 func testContext(t *testing.T, s *kmiptest.Server, mode string) {
 	k, uid := open(t, configOf(s, mode)), s.Activate(t, s.NewKey(t, ""))
-	_, w := generate(t, k, uid)
-	for _, ec := range []keymgr.Context{disk("2"), nil} {
+	_, w := kmstest.Generate(t, k, uid)
+	for _, ec := range []keymgr.Context{kmstest.Disk("2"), nil} {
 		dk, err := k.Decrypt(t.Context(), w, ec)
-		wantError(t, "Decrypt", err, keymgr.ErrContextMismatch, CodeContext)
+		kmstest.WantError(t, "Decrypt", err, keymgr.ErrContextMismatch, CodeContext)
 		if dk != nil {
 			t.Error("Decrypt returns a key")
 		}
 		_, err = k.ReEncrypt(t.Context(), w, ec, uid)
-		wantError(t, "ReEncrypt", err, keymgr.ErrContextMismatch, CodeContext)
+		kmstest.WantError(t, "ReEncrypt", err, keymgr.ErrContextMismatch, CodeContext)
 	}
 }
 
@@ -90,15 +91,15 @@ func testContext(t *testing.T, s *kmiptest.Server, mode string) {
 // tag to refuse, here or on the server.
 func testForged(t *testing.T, s *kmiptest.Server, mode string) {
 	k, uid := open(t, configOf(s, mode)), s.Activate(t, s.NewKey(t, ""))
-	_, w := generate(t, k, uid)
-	one, two := mustBind(t, disk("1")), mustBind(t, disk("2"))
+	_, w := kmstest.Generate(t, k, uid)
+	one, two := mustBind(t, kmstest.Disk("1")), mustBind(t, kmstest.Disk("2"))
 	p, err := parseBlob("k", w.Blob, one)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.Blob = p.encode(two)
-	dk, err := k.Decrypt(t.Context(), w, disk("2"))
-	wantError(t, "Decrypt", err, keymgr.ErrCorrupt, "")
+	dk, err := k.Decrypt(t.Context(), w, kmstest.Disk("2"))
+	kmstest.WantError(t, "Decrypt", err, keymgr.ErrCorrupt, "")
 	if dk != nil {
 		t.Error("Decrypt returns a key")
 	}
@@ -107,13 +108,13 @@ func testForged(t *testing.T, s *kmiptest.Server, mode string) {
 func testModesAgree(t *testing.T, s *kmiptest.Server) {
 	uid := s.Activate(t, s.NewKey(t, ""))
 	for _, from := range []string{ModeEncrypt, ModeGet, ModeAuto} {
-		dk, w := generate(t, open(t, configOf(s, from)), uid)
+		dk, w := kmstest.Generate(t, open(t, configOf(s, from)), uid)
 		for _, to := range []string{ModeEncrypt, ModeGet, ""} {
-			wantOpens(t, open(t, configOf(s, to)), w, dk)
+			kmstest.WantOpens(t, open(t, configOf(s, to)), w, dk)
 		}
 	}
 	k := open(t, configOf(s, ModeAuto))
-	_, _ = generate(t, k, uid)
+	_, _ = kmstest.Generate(t, k, uid)
 	if !k.current.encrypts {
 		t.Error("auto does not use what the server can")
 	}
@@ -122,20 +123,20 @@ func testModesAgree(t *testing.T, s *kmiptest.Server) {
 func testNames(t *testing.T, s *kmiptest.Server, mode string) {
 	k, name := open(t, configOf(s, mode)), "disks of "+mode
 	old := s.Activate(t, s.NewKey(t, name))
-	dk, w := generate(t, k, name)
+	dk, w := kmstest.Generate(t, k, name)
 	if w.URI != "kmip:"+old {
 		t.Errorf("the wrapped key names %s", w.URI)
 	}
 	next := s.NewKey(t, name) // not active: nothing changes
-	if _, w := generate(t, k, name); w.URI != "kmip:"+old {
+	if _, w := kmstest.Generate(t, k, name); w.URI != "kmip:"+old {
 		t.Errorf("wrapped under %s, not under the active key", w.URI)
 	}
 	s.Activate(t, next)
-	_, _, err := k.GenerateDataKey(t.Context(), name, disk("1"))
-	wantError(t, "two active keys of one name", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
-	wantOpens(t, k, w, dk)
+	_, _, err := k.GenerateDataKey(t.Context(), name, kmstest.Disk("1"))
+	kmstest.WantError(t, "two active keys of one name", err, keymgr.ErrInvalid, keymgr.CodeInvalid)
+	kmstest.WantOpens(t, k, w, dk)
 	s.Revoke(t, old)
-	if _, w := generate(t, k, name); w.URI != "kmip:"+next {
+	if _, w := kmstest.Generate(t, k, name); w.URI != "kmip:"+next {
 		t.Errorf("wrapped under %s, not under what took its place", w.URI)
 	}
 	info, err := k.DescribeKey(t.Context(), name)
@@ -147,19 +148,19 @@ func testNames(t *testing.T, s *kmiptest.Server, mode string) {
 func testReEncrypt(t *testing.T, s *kmiptest.Server, mode string) {
 	k := open(t, configOf(s, mode))
 	one, two := s.Activate(t, s.NewKey(t, "")), s.Activate(t, s.NewKey(t, ""))
-	dk, w := generate(t, k, one)
+	dk, w := kmstest.Generate(t, k, one)
 	for _, to := range []string{one, two} {
-		out, err := k.ReEncrypt(t.Context(), w, disk("1"), to)
+		out, err := k.ReEncrypt(t.Context(), w, kmstest.Disk("1"), to)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if out.URI != "kmip:"+to || bytes.Equal(out.Blob, w.Blob) {
 			t.Errorf("re-wrapped under %s", out.URI)
 		}
-		wantOpens(t, k, out, dk)
+		kmstest.WantOpens(t, k, out, dk)
 	}
-	_, err := k.ReEncrypt(t.Context(), w, disk("1"), "none")
-	wantError(t, "ReEncrypt to no key", err, keymgr.ErrNotFound, CodeNotFound)
+	_, err := k.ReEncrypt(t.Context(), w, kmstest.Disk("1"), "none")
+	kmstest.WantError(t, "ReEncrypt to no key", err, keymgr.ErrNotFound, CodeNotFound)
 }
 
 func testStates(t *testing.T, s *kmiptest.Server, mode string) {
@@ -168,21 +169,21 @@ func testStates(t *testing.T, s *kmiptest.Server, mode string) {
 	var w keymgr.WrappedKey
 	refused := func(what string, sentinel error, code string) {
 		t.Helper()
-		_, _, err := k.GenerateDataKey(ctx, uid, disk("1"))
-		wantError(t, "GenerateDataKey, "+what, err, sentinel, code)
-		_, err = k.GenerateDataKeyWithoutPlaintext(ctx, uid, disk("1"))
-		wantError(t, "GenerateDataKeyWithoutPlaintext, "+what, err, sentinel, code)
+		_, _, err := k.GenerateDataKey(ctx, uid, kmstest.Disk("1"))
+		kmstest.WantError(t, "GenerateDataKey, "+what, err, sentinel, code)
+		_, err = k.GenerateDataKeyWithoutPlaintext(ctx, uid, kmstest.Disk("1"))
+		kmstest.WantError(t, "GenerateDataKeyWithoutPlaintext, "+what, err, sentinel, code)
 		if w.Blob == nil {
 			return
 		}
-		_, err = k.Decrypt(ctx, w, disk("1"))
-		wantError(t, "Decrypt, "+what, err, sentinel, code)
-		_, err = k.ReEncrypt(ctx, w, disk("1"), uid)
-		wantError(t, "ReEncrypt, "+what, err, sentinel, code)
+		_, err = k.Decrypt(ctx, w, kmstest.Disk("1"))
+		kmstest.WantError(t, "Decrypt, "+what, err, sentinel, code)
+		_, err = k.ReEncrypt(ctx, w, kmstest.Disk("1"), uid)
+		kmstest.WantError(t, "ReEncrypt, "+what, err, sentinel, code)
 	}
 	refused("not active yet", keymgr.ErrDisabled, CodeState)
 	s.Activate(t, uid)
-	_, w = generate(t, k, uid)
+	_, w = kmstest.Generate(t, k, uid)
 	s.Revoke(t, uid)
 	refused("revoked", keymgr.ErrDisabled, CodeState)
 	if info, err := k.DescribeKey(ctx, uid); err != nil || info.State != keymgr.Disabled {
@@ -191,23 +192,23 @@ func testStates(t *testing.T, s *kmiptest.Server, mode string) {
 	s.Destroy(t, uid)
 	refused("destroyed", keymgr.ErrNotFound, CodeNotFound)
 	_, err := k.DescribeKey(ctx, uid)
-	wantError(t, "DescribeKey, destroyed", err, keymgr.ErrNotFound, CodeNotFound)
+	kmstest.WantError(t, "DescribeKey, destroyed", err, keymgr.ErrNotFound, CodeNotFound)
 }
 
 func testConnections(t *testing.T, s *kmiptest.Server, mode string) {
 	c := configOf(s, mode)
 	k, uid := open(t, c), s.Activate(t, s.NewKey(t, ""))
-	dk, w := generate(t, k, uid)
+	dk, w := kmstest.Generate(t, k, uid)
 	c.Timeout = 500 * time.Millisecond
 	hasty := open(t, c)
 	defer s.Net.Mend(t)
 	for name, lose := range map[string]func(testing.TB){"broken": s.Net.Break, "silent": s.Net.Hang} {
 		lose(t)
 		begin := time.Now()
-		_, err := hasty.Decrypt(t.Context(), w, disk("1"))
-		wantError(t, name, err, keymgr.ErrUnreachable, CodeUnreachable)
-		_, _, err = hasty.GenerateDataKey(t.Context(), uid, disk("1"))
-		wantError(t, name, err, keymgr.ErrUnreachable, CodeUnreachable)
+		_, err := hasty.Decrypt(t.Context(), w, kmstest.Disk("1"))
+		kmstest.WantError(t, name, err, keymgr.ErrUnreachable, wire.CodeUnreachable)
+		_, _, err = hasty.GenerateDataKey(t.Context(), uid, kmstest.Disk("1"))
+		kmstest.WantError(t, name, err, keymgr.ErrUnreachable, wire.CodeUnreachable)
 		if d := time.Since(begin); d > 10*time.Second {
 			t.Errorf("%s: it took %v to say so", name, d)
 		}
@@ -219,7 +220,7 @@ func testConnections(t *testing.T, s *kmiptest.Server, mode string) {
 	for range 2 { // the connection that k kept is gone both times
 		s.Net.Break(t)
 		s.Net.Mend(t)
-		got, err := set.Decrypt(t.Context(), w, disk("1"))
+		got, err := set.Decrypt(t.Context(), w, kmstest.Disk("1"))
 		if err != nil {
 			t.Fatalf("after the connection was reset: %v", err)
 		}
@@ -232,15 +233,8 @@ func testConnections(t *testing.T, s *kmiptest.Server, mode string) {
 
 func testCancelled(t *testing.T, s *kmiptest.Server, mode string) {
 	k, uid := open(t, configOf(s, mode)), s.Activate(t, s.NewKey(t, ""))
-	_, w := generate(t, k, uid)
-	s.Net.Hang(t)
-	defer s.Net.Mend(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	_, err := k.Decrypt(ctx, w, disk("1"))
-	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, keymgr.ErrUnreachable) {
-		t.Errorf("Decrypt: %v", err)
-	}
+	_, w := kmstest.Generate(t, k, uid)
+	kmstest.WantDeadline(t, k, w, s.Net)
 }
 
 func testCertificates(t *testing.T, s *kmiptest.Server) {
@@ -253,20 +247,20 @@ func testCertificates(t *testing.T, s *kmiptest.Server) {
 	}
 	stranger := good
 	stranger.CA = s.Certificate
-	wantError(t, "a server that nobody vouches for", describe(stranger), keymgr.ErrUnreachable, CodeUnreachable)
+	kmstest.WantError(t, "a server that nobody vouches for", describe(stranger), keymgr.ErrUnreachable, wire.CodeUnreachable)
 	renamed := good
 	renamed.ServerName = "kms.example"
-	wantError(t, "a server of another name", describe(renamed), keymgr.ErrUnreachable, CodeUnreachable)
+	kmstest.WantError(t, "a server of another name", describe(renamed), keymgr.ErrUnreachable, wire.CodeUnreachable)
 
 	other := good // a client that the server knows, but not the key's owner
 	dir := filepath.Dir(s.Certificate)
 	other.Certificate, other.Key = filepath.Join(dir, "other.pem"), filepath.Join(dir, "other.key")
-	wantError(t, "a client that does not own the key", describe(other), keymgr.ErrAccessDenied, "PermissionDenied")
+	kmstest.WantError(t, "a client that does not own the key", describe(other), keymgr.ErrAccessDenied, "PermissionDenied")
 
 	unknown := good // vouched for by nobody
 	dir = kmiptest.Certificates(t)
 	unknown.Certificate, unknown.Key = filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key")
-	wantError(t, "a client that nobody vouches for", describe(unknown), keymgr.ErrAccessDenied, CodeCertificate)
+	kmstest.WantError(t, "a client that nobody vouches for", describe(unknown), keymgr.ErrAccessDenied, CodeCertificate)
 }
 
 func TestConfig(t *testing.T) {
@@ -289,7 +283,7 @@ func TestConfig(t *testing.T) {
 		c := good
 		spoil(&c)
 		_, err := Open(t.Context(), c)
-		wantError(t, name, err, keymgr.ErrInvalid, keymgr.CodeInvalid)
+		kmstest.WantError(t, name, err, keymgr.ErrInvalid, keymgr.CodeInvalid)
 	}
 	if err := os.Chmod(good.Key, 0o644); err != nil {
 		t.Fatal(err)

@@ -20,9 +20,9 @@ func message(n int) []byte {
 	return append(m, bytes.Repeat([]byte{'x'}, (n+7)&^7)...)
 }
 
-// wire answers with what it has, at most step bytes at a time, and keeps the memory that
+// stream answers with what it has, at most step bytes at a time, and keeps the memory that
 // it was given.
-type wire struct {
+type stream struct {
 	net.Conn
 	answer  []byte
 	step    int
@@ -30,12 +30,12 @@ type wire struct {
 	read    [][]byte
 }
 
-func (w *wire) Write(p []byte) (int, error) {
+func (w *stream) Write(p []byte) (int, error) {
 	w.written = append(w.written, p)
 	return len(p), nil
 }
 
-func (w *wire) Read(p []byte) (int, error) {
+func (w *stream) Read(p []byte) (int, error) {
 	if len(w.answer) == 0 {
 		return 0, net.ErrClosed
 	}
@@ -45,13 +45,13 @@ func (w *wire) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-func (w *wire) SetDeadline(time.Time) error { return nil }
-func (w *wire) Close() error                { return nil }
+func (w *stream) SetDeadline(time.Time) error { return nil }
+func (w *stream) Close() error                { return nil }
 
 func TestExchange(t *testing.T) {
 	for _, step := range []int{1, 3, 8, 11, 512} {
 		for _, n := range []int{0, 5, 64, 400} {
-			w := &wire{answer: message(n), step: step}
+			w := &stream{answer: message(n), step: step}
 			reply, err := exchange(w, []byte("request"))
 			if err != nil || !bytes.Equal(reply, message(n)) {
 				t.Errorf("step %d, %d bytes: %x, %v", step, n, reply, err)
@@ -64,7 +64,7 @@ func TestExchange(t *testing.T) {
 	for name, answer := range map[string][]byte{
 		"nothing": nil, "half a header": message(8)[:5], "half an answer": message(64)[:40], "too long": message(maxReply)[:64],
 	} {
-		if _, err := exchange(&wire{answer: answer, step: 512}, []byte("request")); !lost(err) {
+		if _, err := exchange(&stream{answer: answer, step: 512}, []byte("request")); !lost(err) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -83,7 +83,7 @@ func answerWith(data []byte) []byte {
 
 func TestMessagesAreWiped(t *testing.T) {
 	plain := bytes.Repeat([]byte("plain"), 8)
-	w := &wire{answer: answerWith(plain), step: 512}
+	w := &stream{answer: answerWith(plain), step: 512}
 	s := &session{conn: w, turn: make(chan struct{}, 1), version: kmip.V1_4}
 	out, err := ask[*payloads.DecryptResponsePayload](t.Context(), s, &payloads.EncryptRequestPayload{UniqueIdentifier: "k", Data: plain})
 	if err != nil || !bytes.Equal(out.Data, plain) {
@@ -97,7 +97,7 @@ func TestMessagesAreWiped(t *testing.T) {
 }
 
 func TestWaitingForATurnEnds(t *testing.T) {
-	s := &session{conn: &wire{}, turn: make(chan struct{}, 1)}
+	s := &session{conn: &stream{}, turn: make(chan struct{}, 1)}
 	s.turn <- struct{}{} // somebody else's call
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -15,8 +15,8 @@ const promptly = 2 * time.Second
 
 func throttled(p *probe) {
 	key := p.NewKey(p)
-	_, w := p.generate(key, disk("1"))
-	for _, c := range p.calls(key, w, disk("1")) {
+	_, w := p.generate(key, Disk("1"))
+	for _, c := range p.calls(key, w, Disk("1")) {
 		p.Throttle(p, 1)
 		err := c.do(p.Context())
 		if err == nil {
@@ -31,10 +31,10 @@ func throttled(p *probe) {
 }
 
 func throttledThenNot(p *probe) {
-	dk, w := p.generate(p.NewKey(p), disk("1"))
+	dk, w := p.generate(p.NewKey(p), Disk("1"))
 	p.Throttle(p, 3)
 	waits := 0
-	got, err := p.set(6, func(n int) { waits = n }).Decrypt(p.Context(), w, disk("1"))
+	got, err := p.set(6, func(n int) { waits = n }).Decrypt(p.Context(), w, Disk("1"))
 	if err != nil {
 		p.Fatalf("Decrypt through a set, throttled three times: %v", err)
 	}
@@ -46,9 +46,9 @@ func throttledThenNot(p *probe) {
 
 func connectionLost(p *probe) {
 	key := p.NewKey(p)
-	dk, w := p.generate(key, disk("1"))
+	dk, w := p.generate(key, Disk("1"))
 	p.Break(p)
-	for _, c := range p.calls(key, w, disk("1")) {
+	for _, c := range p.calls(key, w, Disk("1")) {
 		err := p.within(p.limit(), c.name, func() error { return c.do(p.Context()) })
 		if err == nil {
 			p.Errorf("%s succeeded without a connection", c.name)
@@ -57,8 +57,8 @@ func connectionLost(p *probe) {
 		p.fails(c.name+" without a connection", err, keymgr.ErrUnreachable)
 	}
 	p.Mend(p)
-	p.opensTo("with the connection back", w, disk("1"), dk)
-	for _, c := range p.calls(key, w, disk("1")) {
+	p.opensTo("with the connection back", w, Disk("1"), dk)
+	for _, c := range p.calls(key, w, Disk("1")) {
 		if err := c.do(p.Context()); err != nil {
 			p.Errorf("%s with the connection back: %v", c.name, err)
 		}
@@ -69,13 +69,13 @@ func connectionLost(p *probe) {
 func (p *probe) limit() time.Duration { return 2*p.Timeout + promptly }
 
 func connectionLostThenBack(p *probe) {
-	dk, w := p.generate(p.NewKey(p), disk("1"))
+	dk, w := p.generate(p.NewKey(p), Disk("1"))
 	p.Break(p)
 	got, err := p.set(6, func(n int) {
 		if n == 2 {
 			p.Mend(p)
 		}
-	}).Decrypt(p.Context(), w, disk("1"))
+	}).Decrypt(p.Context(), w, Disk("1"))
 	if err != nil {
 		p.Fatalf("Decrypt through a set, connection back after two attempts: %v", err)
 	}
@@ -87,9 +87,9 @@ func connectionLostThenBack(p *probe) {
 
 func timeOut(p *probe) {
 	key := p.NewKey(p)
-	dk, w := p.generate(key, disk("1"))
+	dk, w := p.generate(key, Disk("1"))
 	p.Hang(p)
-	for _, c := range p.calls(key, w, disk("1")) {
+	for _, c := range p.calls(key, w, Disk("1")) {
 		err := p.within(p.limit(), c.name, func() error { return c.do(p.Context()) })
 		if err == nil {
 			p.Errorf("%s succeeded without an answer", c.name)
@@ -98,18 +98,18 @@ func timeOut(p *probe) {
 		p.fails(c.name+" without an answer", err, keymgr.ErrUnreachable)
 	}
 	p.Mend(p)
-	p.opensTo("with answers back", w, disk("1"), dk)
+	p.opensTo("with answers back", w, Disk("1"), dk)
 }
 
 func cancelledDuring(p *probe) {
 	key := p.NewKey(p)
-	dk, w := p.generate(key, disk("1"))
+	dk, w := p.generate(key, Disk("1"))
 	p.Hang(p)
-	for _, c := range p.calls(key, w, disk("1")) {
+	for _, c := range p.calls(key, w, Disk("1")) {
 		p.isCancelled(c.name+", cancelled without an answer", p.cancelDuring(c))
 	}
 	p.Mend(p)
-	p.opensTo("with answers back", w, disk("1"), dk)
+	p.opensTo("with answers back", w, Disk("1"), dk)
 }
 
 // cancelDuring makes a call that gets no answer and cancels it. On a machine that is so
@@ -150,7 +150,7 @@ func concurrentUse(p *probe) {
 	for user := range users {
 		wg.Go(func() {
 			for round := range rounds {
-				if err := p.useOnce(key, disk(fmt.Sprint(user, "-", round))); err != nil {
+				if err := p.useOnce(key, Disk(fmt.Sprint(user, "-", round))); err != nil {
 					p.Errorf("user %d, round %d: %v", user, round, err)
 				}
 			}
@@ -174,7 +174,7 @@ func (p *probe) useOnce(key string, ec keymgr.Context) error {
 	if !got.Equal(dk) {
 		return errors.New("another data key")
 	}
-	if stray, err := p.kms.Decrypt(p.Context(), w, disk("another")); !errors.Is(err, keymgr.ErrContextMismatch) {
+	if stray, err := p.kms.Decrypt(p.Context(), w, Disk("another")); !errors.Is(err, keymgr.ErrContextMismatch) {
 		stray.Destroy()
 		return fmt.Errorf("under another context: %w", err)
 	}

@@ -12,7 +12,7 @@ import (
 
 func generate(p *probe) {
 	key := p.NewKey(p)
-	dk, w := p.generate(key, disk("1"))
+	dk, w := p.generate(key, Disk("1"))
 	if err := keymgr.CheckDataKey(dk); err != nil {
 		p.Fatalf("data key: %v", err)
 	}
@@ -20,7 +20,7 @@ func generate(p *probe) {
 	if bytes.Contains(w.Blob, dk.Bytes()[:16]) || bytes.Contains(w.Blob, dk.Bytes()[32:48]) {
 		p.Error("the blob holds the data key in the clear")
 	}
-	again, w2 := p.generate(key, disk("1"))
+	again, w2 := p.generate(key, Disk("1"))
 	if again.Equal(dk) {
 		p.Error("two calls made the same data key")
 	}
@@ -45,9 +45,9 @@ func (p *probe) isWrapped(what string, w keymgr.WrappedKey, key string) {
 
 func generateWithoutPlaintext(p *probe) {
 	key := p.NewKey(p)
-	p.generate(key, disk("1")) // whatever is read at first use is in memory now
+	p.generate(key, Disk("1")) // whatever is read at first use is in memory now
 	live, _ := secret.Live()
-	w, err := p.kms.GenerateDataKeyWithoutPlaintext(p.Context(), key, disk("1"))
+	w, err := p.kms.GenerateDataKeyWithoutPlaintext(p.Context(), key, Disk("1"))
 	if err != nil {
 		p.Fatalf("GenerateDataKeyWithoutPlaintext: %v", err)
 	}
@@ -55,18 +55,18 @@ func generateWithoutPlaintext(p *probe) {
 		p.Errorf("%d secrets are in memory after the call", n-live)
 	}
 	p.isWrapped("GenerateDataKeyWithoutPlaintext", w, key)
-	dk := p.open("what was made without plaintext", w, disk("1"))
+	dk := p.open("what was made without plaintext", w, Disk("1"))
 	if err := keymgr.CheckDataKey(dk); err != nil {
 		p.Errorf("data key: %v", err)
 	}
-	other, err := p.kms.GenerateDataKeyWithoutPlaintext(p.Context(), key, disk("1"))
+	other, err := p.kms.GenerateDataKeyWithoutPlaintext(p.Context(), key, Disk("1"))
 	if err != nil {
 		p.Fatalf("GenerateDataKeyWithoutPlaintext: %v", err)
 	}
-	if p.open("the second", other, disk("1")).Equal(dk) {
+	if p.open("the second", other, Disk("1")).Equal(dk) {
 		p.Error("two calls made the same data key")
 	}
-	p.refuses("without plaintext, other disk", w, disk("2"), keymgr.ErrContextMismatch)
+	p.refuses("without plaintext, other disk", w, Disk("2"), keymgr.ErrContextMismatch)
 }
 
 func unwrap(p *probe) {
@@ -118,14 +118,14 @@ const maxFlips = 64
 
 func damagedBlob(p *probe) {
 	key := p.NewKey(p)
-	dk, w := p.generate(key, disk("1"))
+	dk, w := p.generate(key, Disk("1"))
 	damaged := []error{keymgr.ErrCorrupt, keymgr.ErrContextMismatch}
 	n := len(w.Blob)
 	for i := range min(n, maxFlips) {
 		at := i * n / min(n, maxFlips)
 		bad := bytes.Clone(w.Blob)
 		bad[at] ^= 1 << (i % 8)
-		p.refuses(fmt.Sprintf("bit %d of byte %d of %d flipped", i%8, at, n), with(w, bad), disk("1"), damaged...)
+		p.refuses(fmt.Sprintf("bit %d of byte %d of %d flipped", i%8, at, n), with(w, bad), Disk("1"), damaged...)
 	}
 	last := bytes.Clone(w.Blob)
 	last[n-1] ^= 1
@@ -134,15 +134,15 @@ func damagedBlob(p *probe) {
 		"empty": {}, "none": nil, "a byte too long": append(bytes.Clone(w.Blob), 0), "a line end too long": append(bytes.Clone(w.Blob), '\n'),
 		"zeros": make([]byte, n), "twice": bytes.Repeat(w.Blob, 2),
 	} {
-		p.refuses(what, with(w, bad), disk("1"), damaged...)
+		p.refuses(what, with(w, bad), Disk("1"), damaged...)
 	}
 	if p.Lacks[ReWrapping] == "" {
-		out, err := p.kms.ReEncrypt(p.Context(), with(w, last), disk("1"), key)
+		out, err := p.kms.ReEncrypt(p.Context(), with(w, last), Disk("1"), key)
 		if err == nil {
 			p.Errorf("ReEncrypt made %q of a damaged blob", out.URI)
 		}
 	}
-	p.opensTo("undamaged", w, disk("1"), dk)
+	p.opensTo("undamaged", w, Disk("1"), dk)
 }
 
 func with(w keymgr.WrappedKey, blob []byte) keymgr.WrappedKey {
@@ -156,36 +156,36 @@ func blobOfAnotherKey(p *probe) {
 	if a == b {
 		p.Fatal("NewKey made the same key twice")
 	}
-	_, w := p.generate(a, disk("1"))
+	_, w := p.generate(a, Disk("1"))
 	other := w
 	other.URI = p.uri(b)
-	p.refuses("in the name of another key", other, disk("1"), keymgr.ErrCorrupt, keymgr.ErrContextMismatch)
+	p.refuses("in the name of another key", other, Disk("1"), keymgr.ErrCorrupt, keymgr.ErrContextMismatch)
 	other.URI = p.uri(p.UnknownKey)
-	p.refuses("in the name of a key that is not there", other, disk("1"), keymgr.ErrCorrupt, keymgr.ErrContextMismatch, keymgr.ErrNotFound)
+	p.refuses("in the name of a key that is not there", other, Disk("1"), keymgr.ErrCorrupt, keymgr.ErrContextMismatch, keymgr.ErrNotFound)
 	other.URI = "another" + p.uri(a)
-	p.refuses("of another KMS", other, disk("1"), keymgr.ErrCorrupt, keymgr.ErrContextMismatch, keymgr.ErrInvalid)
+	p.refuses("of another KMS", other, Disk("1"), keymgr.ErrCorrupt, keymgr.ErrContextMismatch, keymgr.ErrInvalid)
 }
 
 func unknownKey(p *probe) {
 	ctx := p.Context()
 	key := p.NewKey(p)
-	_, w := p.generate(key, disk("1"))
-	dk, _, err := p.kms.GenerateDataKey(ctx, p.UnknownKey, disk("1"))
+	_, w := p.generate(key, Disk("1"))
+	dk, _, err := p.kms.GenerateDataKey(ctx, p.UnknownKey, Disk("1"))
 	dk.Destroy()
 	p.namesKey("GenerateDataKey", p.UnknownKey, err, keymgr.ErrNotFound)
-	_, err = p.kms.GenerateDataKeyWithoutPlaintext(ctx, p.UnknownKey, disk("1"))
+	_, err = p.kms.GenerateDataKeyWithoutPlaintext(ctx, p.UnknownKey, Disk("1"))
 	p.namesKey("GenerateDataKeyWithoutPlaintext", p.UnknownKey, err, keymgr.ErrNotFound)
 	_, err = p.kms.DescribeKey(ctx, p.UnknownKey)
 	p.namesKey("DescribeKey", p.UnknownKey, err, keymgr.ErrNotFound)
 	if p.Lacks[Moving] == "" {
-		_, err = p.kms.ReEncrypt(ctx, w, disk("1"), p.UnknownKey)
+		_, err = p.kms.ReEncrypt(ctx, w, Disk("1"), p.UnknownKey)
 		p.namesKey("ReEncrypt", p.UnknownKey, err, keymgr.ErrNotFound)
 	}
 }
 
 func describe(p *probe) {
 	key := p.NewKey(p)
-	_, w := p.generate(key, disk("1"))
+	_, w := p.generate(key, Disk("1"))
 	info := p.info(key)
 	if info.URI != w.URI {
 		p.Errorf("DescribeKey: URI %q, blobs have %q", info.URI, w.URI)
@@ -212,10 +212,10 @@ func (p *probe) info(key string) keymgr.KeyInfo {
 
 func disabledKey(p *probe) {
 	key, other := p.NewKey(p), p.NewKey(p)
-	_, w := p.generate(key, disk("1"))
-	_, w2 := p.generate(other, disk("1"))
+	_, w := p.generate(key, Disk("1"))
+	_, w2 := p.generate(other, Disk("1"))
 	p.Disable(p, key)
-	for _, c := range p.uses(key, w, disk("1")) {
+	for _, c := range p.uses(key, w, Disk("1")) {
 		err := c.do(p.Context())
 		if err == nil {
 			p.Errorf("%s under a disabled key succeeded", c.name)
@@ -227,7 +227,7 @@ func disabledKey(p *probe) {
 		}
 	}
 	if p.Lacks[Moving] == "" {
-		_, err := p.kms.ReEncrypt(p.Context(), w2, disk("1"), key)
+		_, err := p.kms.ReEncrypt(p.Context(), w2, Disk("1"), key)
 		p.namesKey("ReEncrypt to a disabled key", key, err, p.disabledIs())
 	}
 	if p.DisabledIs == nil {
@@ -235,17 +235,17 @@ func disabledKey(p *probe) {
 			p.Errorf("DescribeKey: state %q, want %q", info.State, keymgr.Disabled)
 		}
 	}
-	p.open("other key", w2, disk("1"))
+	p.open("other key", w2, Disk("1"))
 }
 
 func enabledAgain(p *probe) {
 	key := p.NewKey(p)
-	dk, w := p.generate(key, disk("1"))
+	dk, w := p.generate(key, Disk("1"))
 	p.Disable(p, key)
-	p.refuses("disabled", w, disk("1"), p.disabledIs())
+	p.refuses("disabled", w, Disk("1"), p.disabledIs())
 	p.Enable(p, key)
-	p.opensTo("enabled again", w, disk("1"), dk)
-	p.generate(key, disk("1"))
+	p.opensTo("enabled again", w, Disk("1"), dk)
+	p.generate(key, Disk("1"))
 	if info := p.info(key); info.State != keymgr.Enabled {
 		p.Errorf("DescribeKey: state %q, want %q", info.State, keymgr.Enabled)
 	}
@@ -253,10 +253,10 @@ func enabledAgain(p *probe) {
 
 func accessDenied(p *probe) {
 	key, other := p.NewKey(p), p.NewKey(p)
-	_, w := p.generate(key, disk("1"))
-	_, w2 := p.generate(other, disk("1"))
+	_, w := p.generate(key, Disk("1"))
+	_, w2 := p.generate(other, Disk("1"))
 	p.Deny(p, key)
-	for _, c := range p.uses(key, w, disk("1")) {
+	for _, c := range p.uses(key, w, Disk("1")) {
 		err := c.do(p.Context())
 		if err == nil {
 			p.Errorf("%s succeeded without access", c.name)
@@ -264,15 +264,15 @@ func accessDenied(p *probe) {
 		}
 		p.namesKey(c.name+" without access", key, err, keymgr.ErrAccessDenied)
 	}
-	p.open("other key", w2, disk("1"))
+	p.open("other key", w2, Disk("1"))
 }
 
 func cancelledBefore(p *probe) {
 	key := p.NewKey(p)
-	_, w := p.generate(key, disk("1"))
+	_, w := p.generate(key, Disk("1"))
 	ctx, cancel := context.WithCancel(p.Context())
 	cancel()
-	for _, c := range p.calls(key, w, disk("1")) {
+	for _, c := range p.calls(key, w, Disk("1")) {
 		err := p.within(promptly, c.name, func() error { return c.do(ctx) })
 		p.isCancelled(c.name+" with a cancelled context", err)
 	}

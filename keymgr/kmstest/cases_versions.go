@@ -9,22 +9,22 @@ import (
 
 func rotation(p *probe) {
 	key := p.NewKey(p)
-	dk1, w1 := p.generate(key, disk("1"))
+	dk1, w1 := p.generate(key, Disk("1"))
 	p.Rotate(p, key)
-	dk2, w2 := p.generate(key, disk("1"))
+	dk2, w2 := p.generate(key, Disk("1"))
 	if w1.Version == "" || w2.Version == w1.Version {
 		p.Errorf("blobs have the versions %q before and %q after the rotation", w1.Version, w2.Version)
 	}
 	if info := p.info(key); info.PrimaryVersion != w2.Version {
 		p.Errorf("DescribeKey: primary version %q, new blobs have %q", info.PrimaryVersion, w2.Version)
 	}
-	w3, err := p.kms.GenerateDataKeyWithoutPlaintext(p.Context(), key, disk("1"))
+	w3, err := p.kms.GenerateDataKeyWithoutPlaintext(p.Context(), key, Disk("1"))
 	if err != nil || w3.Version != w2.Version {
 		p.Errorf("GenerateDataKeyWithoutPlaintext: version %q, %v", w3.Version, err)
 	}
-	p.opensTo("before the rotation", w1, disk("1"), dk1)
-	p.opensTo("after the rotation", w2, disk("1"), dk2)
-	p.refuses("before the rotation, other disk", w1, disk("2"), keymgr.ErrContextMismatch)
+	p.opensTo("before the rotation", w1, Disk("1"), dk1)
+	p.opensTo("after the rotation", w2, Disk("1"), dk2)
+	p.refuses("before the rotation, other disk", w1, Disk("2"), keymgr.ErrContextMismatch)
 }
 
 // reWrapped re-wraps what must re-wrap.
@@ -40,51 +40,51 @@ func (p *probe) reWrapped(w keymgr.WrappedKey, ec keymgr.Context, to string) key
 
 func reWrap(p *probe) {
 	key := p.NewKey(p)
-	dk, w := p.generate(key, disk("1"))
-	out := p.reWrapped(w, disk("1"), key)
+	dk, w := p.generate(key, Disk("1"))
+	out := p.reWrapped(w, Disk("1"), key)
 	if out.Version != w.Version {
 		p.Errorf("ReEncrypt: version %q became %q without a rotation", w.Version, out.Version)
 	}
-	p.opensTo("re-wrapped", out, disk("1"), dk)
-	p.opensTo("the old blob", w, disk("1"), dk)
+	p.opensTo("re-wrapped", out, Disk("1"), dk)
+	p.opensTo("the old blob", w, Disk("1"), dk)
 }
 
 func reWrapAfterRotation(p *probe) {
 	key := p.NewKey(p)
-	dk, w := p.generate(key, disk("1"))
+	dk, w := p.generate(key, Disk("1"))
 	p.Rotate(p, key)
-	_, fresh := p.generate(key, disk("1"))
-	out := p.reWrapped(w, disk("1"), key)
+	_, fresh := p.generate(key, Disk("1"))
+	out := p.reWrapped(w, Disk("1"), key)
 	if out.Version != fresh.Version || out.Version == w.Version {
 		p.Errorf("ReEncrypt: version %q became %q, the primary is %q", w.Version, out.Version, fresh.Version)
 	}
 	if bytes.Equal(out.Blob, w.Blob) {
 		p.Error("ReEncrypt returned the blob that it was given")
 	}
-	p.opensTo("re-wrapped", out, disk("1"), dk)
-	p.refuses("re-wrapped, other disk", out, disk("2"), keymgr.ErrContextMismatch)
+	p.opensTo("re-wrapped", out, Disk("1"), dk)
+	p.refuses("re-wrapped, other disk", out, Disk("2"), keymgr.ErrContextMismatch)
 }
 
 func reWrapUnderAnotherKey(p *probe) {
 	from, to := p.NewKey(p), p.NewKey(p)
-	dk, w := p.generate(from, disk("1"))
-	out := p.reWrapped(w, disk("1"), to)
-	p.opensTo("under the other key", out, disk("1"), dk)
-	p.refuses("under the other key, other disk", out, disk("2"), keymgr.ErrContextMismatch)
-	back := p.reWrapped(out, disk("1"), from)
-	p.opensTo("moved back", back, disk("1"), dk)
+	dk, w := p.generate(from, Disk("1"))
+	out := p.reWrapped(w, Disk("1"), to)
+	p.opensTo("under the other key", out, Disk("1"), dk)
+	p.refuses("under the other key, other disk", out, Disk("2"), keymgr.ErrContextMismatch)
+	back := p.reWrapped(out, Disk("1"), from)
+	p.opensTo("moved back", back, Disk("1"), dk)
 }
 
 func reWrapBindsContext(p *probe) {
 	key := p.NewKey(p)
-	dk, w := p.generate(key, disk("1"))
-	_, err := p.kms.ReEncrypt(p.Context(), w, disk("2"), key)
+	dk, w := p.generate(key, Disk("1"))
+	_, err := p.kms.ReEncrypt(p.Context(), w, Disk("2"), key)
 	if err == nil {
 		p.Error("ReEncrypt moved a blob to another disk")
 	} else {
 		p.fails("ReEncrypt for another disk", err, keymgr.ErrContextMismatch)
 	}
-	p.opensTo("the old blob", w, disk("1"), dk)
+	p.opensTo("the old blob", w, Disk("1"), dk)
 }
 
 // wrapFromElsewhere is for a KMS that takes data keys of others, for which it is a
@@ -104,7 +104,7 @@ func wrapFromElsewhere(p *probe) {
 		p.Fatal(err)
 	}
 	p.Cleanup(before.Destroy)
-	w, err := p.kms.Wrap(p.Context(), key, dk, disk("1"))
+	w, err := p.kms.Wrap(p.Context(), key, dk, Disk("1"))
 	if err != nil {
 		p.Fatalf("Wrap: %v", err)
 	}
@@ -112,11 +112,11 @@ func wrapFromElsewhere(p *probe) {
 	if !dk.Equal(before) {
 		p.Error("Wrap: the caller's data key was changed or destroyed")
 	}
-	if _, made := p.generate(key, disk("1")); made.Version != w.Version {
+	if _, made := p.generate(key, Disk("1")); made.Version != w.Version {
 		p.Errorf("Wrap: version %q, new blobs have %q", w.Version, made.Version)
 	}
-	p.opensTo("wrapped", w, disk("1"), before)
-	p.refuses("wrapped, other disk", w, disk("2"), keymgr.ErrContextMismatch)
-	_, err = p.kms.Wrap(p.Context(), p.UnknownKey, dk, disk("1"))
+	p.opensTo("wrapped", w, Disk("1"), before)
+	p.refuses("wrapped, other disk", w, Disk("2"), keymgr.ErrContextMismatch)
+	_, err = p.kms.Wrap(p.Context(), p.UnknownKey, dk, Disk("1"))
 	p.fails("Wrap under a key that is not there", err, keymgr.ErrNotFound)
 }

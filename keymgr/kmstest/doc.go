@@ -21,6 +21,10 @@
 // A client must not retry by itself what [keymgr.Retry] retries: a throttled call is
 // ErrThrottled at once, a lost connection ErrUnreachable, or the two policies multiply.
 //
+// The tests that a KMS has besides share what they need: [Main], which looks for secrets
+// that were not destroyed, [Generate], [WantOpens], [WantError], [Authority] for
+// certificates.
+//
 // [Proxy] is a connection that can be broken and held up. Package simulated is a KMS in
 // memory with a rate limit, latency and faults, on real or virtual time.
 //

@@ -1,18 +1,5 @@
 package kmstest
 
-import (
-	"fmt"
-	"testing"
+import "testing"
 
-	"sealblk/internal/leaktest"
-	"sealblk/keymgr/secret"
-)
-
-func TestMain(m *testing.M) {
-	leaktest.Main(m, func() error {
-		if n, _ := secret.Live(); n != 0 {
-			return fmt.Errorf("%d secrets were not destroyed", n)
-		}
-		return nil
-	})
-}
+func TestMain(m *testing.M) { Main(m) }

@@ -24,9 +24,6 @@ func newProbe(t testing.TB, s *Subject) *probe {
 	return p
 }
 
-// disk is the encryption context of a disk.
-func disk(id string) keymgr.Context { return keymgr.Context{keymgr.ContextDisk: id} }
-
 // generate makes a data key for a context.
 func (p *probe) generate(key string, ec keymgr.Context) (*secret.Buffer, keymgr.WrappedKey) {
 	p.Helper()

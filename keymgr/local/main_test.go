@@ -3,15 +3,14 @@ package local
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"sealblk/internal/leaktest"
 	"sealblk/keymgr"
+	"sealblk/keymgr/kmstest"
 	"sealblk/keymgr/secret"
 )
 
@@ -22,12 +21,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv("LOCAL_TEST_OPEN"); dir != "" {
 		os.Exit(openAgainAndAgain(dir))
 	}
-	leaktest.Main(m, func() error {
-		if n, size := secret.Live(); n != 0 {
-			return fmt.Errorf("%d secrets with %d bytes were not destroyed", n, size)
-		}
-		return nil
-	})
+	kmstest.Main(m)
 }
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -72,26 +66,13 @@ func disk(id string) keymgr.Context { return keymgr.Context{keymgr.ContextDisk: 
 // generate makes a data key for disk-1 as the disk service.
 func generate(t *testing.T, k *KMS, key string) (*secret.Buffer, keymgr.WrappedKey) {
 	t.Helper()
-	dk, w, err := k.As(DiskService).GenerateDataKey(t.Context(), key, disk("1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(dk.Destroy)
-	return dk, w
+	return kmstest.Generate(t, k.As(DiskService), key)
 }
 
 // wantOpens checks that a wrapped key opens to a data key.
 func wantOpens(t *testing.T, k *KMS, w keymgr.WrappedKey, dk *secret.Buffer) {
 	t.Helper()
-	got, err := k.As(DiskService).Decrypt(t.Context(), w, disk("1"))
-	if err != nil {
-		t.Errorf("Decrypt under %s version %s: %v", w.URI, w.Version, err)
-		return
-	}
-	defer got.Destroy()
-	if !got.Equal(dk) {
-		t.Errorf("Decrypt under %s version %s: another data key", w.URI, w.Version)
-	}
+	kmstest.WantOpens(t, k.As(DiskService), w, dk)
 }
 
 // wantError checks sentinel and code of an error, and that it and its hint are one
@@ -135,10 +116,5 @@ func setState(t *testing.T, k *KMS, id string, state keymgr.State) {
 // the tests sync thousands of files.
 func newFolder(t testing.TB) string {
 	t.Helper()
-	parent, err := os.MkdirTemp("/dev/shm", "sealblk-kms-")
-	if err != nil {
-		return filepath.Join(t.TempDir(), "kms")
-	}
-	t.Cleanup(func() { os.RemoveAll(parent) })
-	return filepath.Join(parent, "kms")
+	return filepath.Join(kmstest.Folder(t), "kms")
 }

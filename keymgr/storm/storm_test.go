@@ -1,26 +1,17 @@
 package storm
 
 import (
-	"fmt"
 	"reflect"
 	"slices"
 	"testing"
 	"time"
 
-	"sealblk/internal/leaktest"
 	"sealblk/keymgr"
+	"sealblk/keymgr/kmstest"
 	"sealblk/keymgr/kmstest/simulated"
-	"sealblk/keymgr/secret"
 )
 
-func TestMain(m *testing.M) {
-	leaktest.Main(m, func() error {
-		if n, _ := secret.Live(); n != 0 {
-			return fmt.Errorf("%d secrets were not destroyed", n)
-		}
-		return nil
-	})
-}
+func TestMain(m *testing.M) { kmstest.Main(m) }
 
 func run(t *testing.T, s Scenario) *Result {
 	t.Helper()

@@ -1,18 +1,9 @@
 package tpm
 
 import (
-	"fmt"
 	"testing"
 
-	"sealblk/internal/leaktest"
-	"sealblk/keymgr/secret"
+	"sealblk/keymgr/kmstest"
 )
 
-func TestMain(m *testing.M) {
-	leaktest.Main(m, func() error {
-		if n, _ := secret.Live(); n != 0 {
-			return fmt.Errorf("%d secrets are left", n)
-		}
-		return nil
-	})
-}
+func TestMain(m *testing.M) { kmstest.Main(m) }

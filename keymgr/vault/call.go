@@ -7,17 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 
 	"github.com/openbao/openbao/api/v2"
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
+	"sealblk/keymgr/wire"
 )
-
-// maxAnswer is the longest answer that is read, in bytes.
-const maxAnswer = 64 << 10
 
 // request is one call of the API, below /v1/. A body is encoded as JSON.
 type request struct {
@@ -84,7 +81,7 @@ func (c *client) close() { c.http.CloseIdleConnections() }
 
 // send makes a call with a token and returns the answer's body, in locked memory, as
 // there may be a key in it. An answer that says no is an *api.ResponseError.
-func (c *client) send(ctx context.Context, token string, q request) (*secret.Buffer, error) {
+func (c *client) send(ctx context.Context, token string, q request) (*wire.Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.config.timeout())
 	defer cancel()
 	r := c.api.NewRequest(q.method, "/v1/"+q.path)
@@ -102,7 +99,11 @@ func (c *client) send(ctx context.Context, token string, q request) (*secret.Buf
 	if err != nil {
 		return nil, err
 	}
-	return readAll(answer.Body)
+	all, err := wire.Read(answer.Body)
+	if errors.Is(err, wire.ErrTooLong) {
+		return nil, errors.New("the server's answer is too long")
+	}
+	return all, err
 }
 
 // setBody encodes a request's body. wipe overwrites it, if that is called for.
@@ -129,33 +130,9 @@ func (b sealBody) encode() []byte {
 	return append(out, `"}`...)
 }
 
-// readAll reads an answer into locked memory.
-func readAll(body io.Reader) (*secret.Buffer, error) {
-	all, err := secret.New(maxAnswer)
-	if err != nil {
-		return nil, err
-	}
-	n := 0
-	for {
-		if n == maxAnswer {
-			all.Destroy()
-			return nil, errors.New("the server's answer is too long")
-		}
-		got, err := body.Read(all.Bytes()[n:])
-		n += got
-		if err == io.EOF {
-			return all, nil
-		}
-		if err != nil {
-			all.Destroy()
-			return nil, err
-		}
-	}
-}
-
 // call makes a call about a key as whoever is logged in. When the token turns out to
 // have ended, it logs in again and calls once more.
-func (k *KMS) call(ctx context.Context, n name, q request) (*secret.Buffer, error) {
+func (k *KMS) call(ctx context.Context, n name, q request) (*wire.Reply, error) {
 	token, err := k.login.token(ctx)
 	if err != nil {
 		return nil, k.failed(ctx, n.uri(), err)

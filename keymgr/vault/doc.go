@@ -50,8 +50,8 @@
 //
 // # Secrets in memory
 //
-// Plaintext data keys are read from the connection into locked memory and decoded
-// there. Three copies cannot be helped: net/http and crypto/tls have buffers on the Go
+// Package wire reads plaintext data keys from the connection into locked memory and
+// decodes them there. Three copies cannot be helped: net/http and crypto/tls have buffers on the Go
 // heap through which a plaintext data key passes, and which they use again for what
 // comes next; a data key that is moved between two keys is in the body of one request,
 // which is wiped when the answer is there, and left to the collector when none comes.

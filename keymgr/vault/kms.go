@@ -2,14 +2,15 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 	"sync"
 
-	"sealblk/internal/sigmask"
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
+	"sealblk/keymgr/wire"
 )
 
 // KMS is one server.
@@ -76,7 +77,7 @@ func (k *KMS) GenerateDataKeyWithoutPlaintext(ctx context.Context, key string, e
 	return k.wrapped(n, answer)
 }
 
-func (k *KMS) generate(ctx context.Context, key, kind string, ec keymgr.Context) (name, *secret.Buffer, error) {
+func (k *KMS) generate(ctx context.Context, key, kind string, ec keymgr.Context) (name, *wire.Reply, error) {
 	n, err := parseName(key)
 	if err != nil {
 		return name{}, nil, err
@@ -199,8 +200,8 @@ func (k *KMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, erro
 }
 
 // wrapped is the wrapped key of an answer.
-func (k *KMS) wrapped(n name, answer *secret.Buffer) (keymgr.WrappedKey, error) {
-	text, ok := stringAt(answer.Bytes(), "data", "ciphertext")
+func (k *KMS) wrapped(n name, answer *wire.Reply) (keymgr.WrappedKey, error) {
+	text, ok := answer.Find("data", "ciphertext")
 	blob := string(text)
 	version, fits := parseBlob(blob)
 	if !ok || !fits {
@@ -210,20 +211,15 @@ func (k *KMS) wrapped(n name, answer *secret.Buffer) (keymgr.WrappedKey, error) 
 }
 
 // plaintext takes the data key out of an answer.
-func (k *KMS) plaintext(n name, answer *secret.Buffer) (dk *secret.Buffer, err error) {
-	err = sigmask.Do(func() (err error) {
-		text, ok := stringAt(answer.Bytes(), "data", "plaintext")
-		if !ok {
-			return k.unreachable(n.uri(), "the server's answer holds no data key")
-		}
-		dk, err = decodeKey(text)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	if dk == nil {
+func (k *KMS) plaintext(n name, answer *wire.Reply) (*secret.Buffer, error) {
+	dk, err := answer.TakeKey("data", "plaintext")
+	switch {
+	case errors.Is(err, wire.ErrNotKey):
 		return nil, badBlob(n.uri(), fmt.Sprintf("what it holds is not a data key of %d bytes", keymgr.DataKeySize))
+	case errors.Is(err, keymgr.ErrCorrupt):
+		return nil, k.unreachable(n.uri(), "the server's answer holds no data key")
+	case err != nil:
+		return nil, err
 	}
 	if err := keymgr.CheckDataKey(dk); err != nil {
 		dk.Destroy()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"sealblk/keymgr"
+	"sealblk/keymgr/kmstest"
 	"sealblk/keymgr/secret"
 	"sealblk/keymgr/vault/vaulttest"
 )
@@ -60,24 +61,24 @@ func keysThatDoNotFit(t *testing.T, s *vaulttest.Server) {
 	} {
 		s.Do(t, http.MethodPut, "transit/keys/"+key, body)
 		h.Allow(t, key)
-		dk, _, err := k.GenerateDataKey(t.Context(), "transit/"+key, disk("1"))
+		dk, _, err := k.GenerateDataKey(t.Context(), "transit/"+key, kmstest.Disk("1"))
 		dk.Destroy()
 		wantError(t, key, err, keymgr.ErrInvalid, "bao write -f transit/keys/"+key+" derived=true")
 		if err != nil && !strings.Contains(err.Error(), "transit/"+key) {
 			t.Errorf("%s: %v", key, err)
 		}
-		_, err = k.GenerateDataKeyWithoutPlaintext(t.Context(), "transit/"+key, disk("1"))
+		_, err = k.GenerateDataKeyWithoutPlaintext(t.Context(), "transit/"+key, kmstest.Disk("1"))
 		wantError(t, key, err, keymgr.ErrInvalid, "derived=true")
 	}
 	// A blob of a key that is not derived opens under any context: it must not open.
 	raw := s.Do(t, http.MethodPut, "transit/datakey/wrapped/unfit-plain", map[string]any{"bits": 512})
 	w := keymgr.WrappedKey{URI: "vault:transit/unfit-plain", Version: "1", Blob: []byte(raw.Data["ciphertext"].(string))}
-	dk, err := k.Decrypt(t.Context(), w, disk("1"))
+	dk, err := k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	dk.Destroy()
 	wantError(t, "Decrypt", err, keymgr.ErrInvalid, "derived=true")
 	h.NewKey(t, "unfit-not")
 	fine := works(t, k, "transit/unfit-not")
-	_, err = k.ReEncrypt(t.Context(), fine, disk("1"), "transit/unfit-plain")
+	_, err = k.ReEncrypt(t.Context(), fine, kmstest.Disk("1"), "transit/unfit-plain")
 	wantError(t, "ReEncrypt", err, keymgr.ErrInvalid, "derived=true")
 }
 
@@ -86,12 +87,12 @@ func revokedVersion(t *testing.T, s *vaulttest.Server) {
 	w := works(t, k, "transit/revoked")
 	s.Do(t, http.MethodPut, "transit/keys/revoked/rotate", nil)
 	s.Do(t, http.MethodPut, "transit/keys/revoked/config", map[string]any{"min_decryption_version": 2})
-	dk, err := k.Decrypt(t.Context(), w, disk("1"))
+	dk, err := k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	dk.Destroy()
 	wantError(t, "Decrypt", err, keymgr.ErrDisabled, "bao write transit/keys/revoked/config min_decryption_version=1")
 	works(t, k, "transit/revoked")
 	s.Do(t, http.MethodPut, "transit/keys/revoked/config", map[string]any{"min_decryption_version": 1})
-	dk, err = k.Decrypt(t.Context(), w, disk("1"))
+	dk, err = k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	if err != nil {
 		t.Error(err)
 	}
@@ -103,12 +104,12 @@ func deletedKey(t *testing.T, s *vaulttest.Server) {
 	w := works(t, k, "transit/deleted")
 	s.Do(t, http.MethodPut, "transit/keys/deleted/config", map[string]any{"deletion_allowed": true})
 	s.Do(t, http.MethodDelete, "transit/keys/deleted", nil)
-	dk, err := k.Decrypt(t.Context(), w, disk("1"))
+	dk, err := k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	dk.Destroy()
 	wantError(t, "Decrypt", err, keymgr.ErrNotFound, "make the key")
 	// One of the same name is another one, even if it is not derived.
 	s.Do(t, http.MethodPut, "transit/keys/deleted", map[string]any{})
-	dk, err = k.Decrypt(t.Context(), w, disk("1"))
+	dk, err = k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	dk.Destroy()
 	wantError(t, "Decrypt under another key of that name", err, keymgr.ErrInvalid, "derived=true")
 }
@@ -124,12 +125,12 @@ func noSuchMount(t *testing.T, s *vaulttest.Server) {
 // blobOpensWithoutUs: what a disk stores and the engine's own call are enough.
 func blobOpensWithoutUs(t *testing.T, s *vaulttest.Server) {
 	k := open(t, byToken(t, s, hostFor(t, s, "open").Token(t, "1h", "")))
-	dk, w, err := k.GenerateDataKey(t.Context(), "transit/open", disk("1"))
+	dk, w, err := k.GenerateDataKey(t.Context(), "transit/open", kmstest.Disk("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dk.Destroy()
-	bound, err := disk("1").Encode()
+	bound, err := kmstest.Disk("1").Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +265,7 @@ func appRoleLogsInAgain(t *testing.T, s *vaulttest.Server) {
 		t.Fatal(err)
 	}
 	s.Revoke(t, before)
-	dk, err := k.Decrypt(t.Context(), w, disk("1"))
+	dk, err := k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	if err != nil {
 		t.Fatalf("with a token that was revoked: %v", err)
 	}
@@ -272,7 +273,7 @@ func appRoleLogsInAgain(t *testing.T, s *vaulttest.Server) {
 	// A token that is good and may not is left alone.
 	after, _ := k.login.token(t.Context())
 	h.Deny(t, "again")
-	_, err = k.Decrypt(t.Context(), w, disk("1"))
+	_, err = k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	wantError(t, "denied", err, keymgr.ErrAccessDenied, "policy")
 	if now, _ := k.login.token(t.Context()); after == before || now != after {
 		t.Error("not one log-in for a revoked token, and none for a denied call")

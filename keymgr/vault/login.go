@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +10,7 @@ import (
 	"time"
 
 	"sealblk/keymgr"
-	"sealblk/keymgr/secret"
+	"sealblk/keymgr/wire"
 )
 
 // login keeps a token.
@@ -189,7 +188,7 @@ func (l *login) byAppRole(ctx context.Context) (grant, error) {
 }
 
 // grantOf is what the answer to a log-in or a renewal grants.
-func grantOf(answer *secret.Buffer) (grant, error) {
+func grantOf(answer *wire.Reply) (grant, error) {
 	var reply struct {
 		Auth struct {
 			Token     string `json:"client_token"`
@@ -210,9 +209,8 @@ func grantOf(answer *secret.Buffer) (grant, error) {
 var errAnswer = errors.New("the server's answer is not what was expected")
 
 // decode takes an answer that holds no data key apart.
-func decode(answer *secret.Buffer, to any) error {
-	text := bytes.TrimRight(answer.Bytes(), "\x00") // what was not filled
-	if json.Unmarshal(text, to) != nil {
+func decode(answer *wire.Reply, to any) error {
+	if json.Unmarshal(answer.Bytes(), to) != nil {
 		return errAnswer
 	}
 	return nil

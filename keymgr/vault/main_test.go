@@ -2,28 +2,17 @@ package vault
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"sealblk/internal/leaktest"
 	"sealblk/keymgr"
-	"sealblk/keymgr/secret"
+	"sealblk/keymgr/kmstest"
 	"sealblk/keymgr/vault/vaulttest"
 )
 
-func TestMain(m *testing.M) {
-	leaktest.Main(m, func() error {
-		if n, _ := secret.Live(); n != 0 {
-			return fmt.Errorf("%d secrets were not destroyed", n)
-		}
-		return nil
-	})
-}
-
-func disk(id string) keymgr.Context { return keymgr.Context{keymgr.ContextDisk: id} }
+func TestMain(m *testing.M) { kmstest.Main(m) }
 
 // file writes a secret to a file.
 func file(t testing.TB, content string) string {
@@ -55,25 +44,13 @@ func byToken(t testing.TB, s *vaulttest.Server, token string) Config {
 // works checks that a data key can be made and opened, and returns it wrapped.
 func works(t testing.TB, k *KMS, key string) keymgr.WrappedKey {
 	t.Helper()
-	dk, w, err := k.GenerateDataKey(t.Context(), key, disk("1"))
+	dk, w, err := k.GenerateDataKey(t.Context(), key, kmstest.Disk("1"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer dk.Destroy()
-	opens(t, k, w, dk)
+	kmstest.WantOpens(t, k, w, dk)
 	return w
-}
-
-func opens(t testing.TB, k *KMS, w keymgr.WrappedKey, dk *secret.Buffer) {
-	t.Helper()
-	got, err := k.Decrypt(t.Context(), w, disk("1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer got.Destroy()
-	if !got.Equal(dk) {
-		t.Error("another data key")
-	}
 }
 
 // wantError checks an error's kind, and that it is one line with a hint of these words.

@@ -7,43 +7,22 @@ import (
 	"bufio"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"syscall"
 	"testing"
 
-	"sealblk/internal/leaktest"
+	"sealblk/keymgr/kmstest"
 )
 
 // Region is where tests have their keys.
 const Region = "eu-west-1"
-
-// program finds moto where scripts/setup-kms puts it.
-func program(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err != nil {
-			continue
-		}
-		path := filepath.Join(dir, ".cache", "moto", "bin", "moto_server")
-		if _, err := os.Stat(path); err == nil {
-			return path
-		}
-	}
-	leaktest.Missing(t, "moto (make setup installs it)")
-	return ""
-}
 
 var listening = regexp.MustCompile(`Running on (http://127\.0\.0\.1:[0-9]+)`)
 
 // startMoto returns the URL of a moto that ends with the test.
 func startMoto(t testing.TB) string {
 	t.Helper()
-	cmd := exec.Command(program(t), "-H", "127.0.0.1", "-p", "0")
+	cmd := exec.Command(kmstest.Installed(t, "moto/bin/moto_server", "moto"), "-H", "127.0.0.1", "-p", "0")
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "PYTHONUNBUFFERED=1"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StderrPipe()

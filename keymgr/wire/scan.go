@@ -1,24 +1,30 @@
-package vault
+package wire
 
-import (
-	"encoding/base64"
+// find is findRaw for a string without an escape or a control character in it. encoding/json
+// would leave copies of a key on the heap; this copies nothing.
+func find(doc []byte, names ...string) ([]byte, bool) {
+	text, ok := findRaw(doc, names...)
+	return text, ok && isPlain(text)
+}
 
-	"sealblk/keymgr"
-	"sealblk/keymgr/secret"
-)
-
-// stringAt finds a string in a JSON document: the value of the last name in the object
-// of the name before, and so on. It copies nothing: encoding/json would leave copies of
-// a key on the heap. A string with an escape in it is not found; none of ours has one.
-// The document may be followed by zeros.
-func stringAt(doc []byte, names ...string) ([]byte, bool) {
+// findRaw finds a string as it stands between its quotes.
+func findRaw(doc []byte, names ...string) ([]byte, bool) {
 	s := &scanner{rest: doc}
 	for _, name := range names {
 		if !s.enter(name) {
 			return nil, false
 		}
 	}
-	return s.plainString()
+	return s.text()
+}
+
+func isPlain(text []byte) bool {
+	for _, c := range text {
+		if c == '\\' || c < ' ' {
+			return false
+		}
+	}
+	return true
 }
 
 // scanner reads JSON from the front.
@@ -80,16 +86,6 @@ func (s *scanner) text() ([]byte, bool) {
 	return nil, false
 }
 
-func (s *scanner) plainString() ([]byte, bool) {
-	found, ok := s.text()
-	for _, c := range found {
-		if c == '\\' || c < ' ' {
-			return nil, false
-		}
-	}
-	return found, ok
-}
-
 // maxDepth of nesting in what is skipped.
 const maxDepth = 100
 
@@ -147,27 +143,4 @@ func (s *scanner) skipWord() bool {
 
 func isWord(c byte) bool {
 	return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-' || c == '+' || c == '.' || c == 'E'
-}
-
-// decodeKey decodes a data key from base64 into locked memory; nil is none.
-func decodeKey(text []byte) (*secret.Buffer, error) {
-	if len(text) != base64.StdEncoding.EncodedLen(keymgr.DataKeySize) {
-		return nil, nil
-	}
-	// Decode writes in steps of three bytes.
-	room, err := secret.New(base64.StdEncoding.DecodedLen(len(text)))
-	if err != nil {
-		return nil, err
-	}
-	defer room.Destroy()
-	n, err := base64.StdEncoding.Strict().Decode(room.Bytes(), text)
-	if err != nil || n != keymgr.DataKeySize {
-		return nil, nil
-	}
-	dk, err := secret.New(keymgr.DataKeySize)
-	if err != nil {
-		return nil, err
-	}
-	copy(dk.Bytes(), room.Bytes())
-	return dk, nil
 }
