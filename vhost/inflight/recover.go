@@ -97,7 +97,7 @@ func (q *Queue) settle(entries []taken, used uint16) error {
 	return nil
 }
 
-// inFlight lists what is marked, and goes on with the counter.
+// inFlight lists what is marked, and counts on from there.
 func (q *Queue) inFlight(entries []taken, ringSize int) (heads []uint16, err error) {
 	for i, t := range entries {
 		if !t.mark.inFlight() {
@@ -110,8 +110,18 @@ func (q *Queue) inFlight(entries []taken, ringSize int) (heads []uint16, err err
 			return nil, fmt.Errorf("descriptor %d was taken as number %d: %w", i, t.counter, ErrContent)
 		}
 		heads = append(heads, uint16(i))
-		q.counter = max(q.counter, t.counter+1)
 	}
 	slices.SortStableFunc(heads, func(a, b uint16) int { return cmp.Compare(entries[a].counter, entries[b].counter) })
+	q.renumber(heads)
 	return heads, nil
+}
+
+// renumber begins to count anew, so that no number of restarts leads beyond lastCounter.
+// No chain's number rises, and the first changes first: the order is the same after each
+// store.
+func (q *Queue) renumber(heads []uint16) {
+	for i, head := range heads {
+		q.store(entry(head)+1, uint64(i))
+	}
+	q.counter = uint64(len(heads))
 }
