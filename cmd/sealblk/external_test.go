@@ -54,7 +54,7 @@ func (x external) runScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/kms",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("SEALBLK_STATE_DIR", env.WorkDir+"/state")
+			stateIn(env)
 			env.Setenv("KEY", x.key)
 			env.Setenv("OTHERKEY", x.other)
 			env.Setenv("NOKEY", x.missing)

@@ -21,8 +21,20 @@ import (
 	"sealblk/keymgr/pkcs11"
 )
 
+// promptly has programs that run under the race detector end when they are done. By
+// themselves they wait for a second, in which races might still be found: ten minutes for
+// all that are started here.
+const promptly = "atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
+	os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" "+promptly))
 	testscript.Main(m, map[string]func(){"sealblk": main})
+}
+
+// stateIn gives a script's programs a state directory, and the race detector's settings.
+func stateIn(env *testscript.Env) {
+	env.Setenv("SEALBLK_STATE_DIR", env.WorkDir+"/state")
+	env.Setenv("GORACE", os.Getenv("GORACE"))
 }
 
 // TestScripts runs the program as a user would: see testdata/script.
@@ -33,7 +45,7 @@ func runScripts(t *testing.T, dir string, variables map[string]string) {
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("SEALBLK_STATE_DIR", env.WorkDir+"/state")
+			stateIn(env)
 			for name, value := range variables {
 				env.Setenv(name, value)
 			}

@@ -24,7 +24,7 @@ func TestVault(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/vault",
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("SEALBLK_STATE_DIR", env.WorkDir+"/state")
+			stateIn(env)
 			config := fmt.Sprintf("[kms.vault]\naddress = %q\nca_file = %q\nrole_id = %q\nsecret_id_file = %q\ntimeout = \"2s\"\n"+
 				"[worker]\nkey_check_interval = \"1s\"\nkey_deadline = \"3s\"\n",
 				"https://"+proxy.Addr(), server.CAFile, role, filepath.Join(env.WorkDir, "secret-id"))
