@@ -117,8 +117,8 @@ func (q *Queue) inFlight(entries []taken, ringSize int) (heads []uint16, err err
 }
 
 // renumber begins to count anew, so that no number of restarts leads beyond lastCounter.
-// No chain's number rises, and the first changes first: the order is the same after each
-// store.
+// Of numbers that a back-end gave, which are all different, none rises, and the first
+// changes first: the order is the same after each store.
 func (q *Queue) renumber(heads []uint16) {
 	for i, head := range heads {
 		q.store(entry(head)+1, uint64(i))
