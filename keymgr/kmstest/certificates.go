@@ -33,11 +33,12 @@ func NewAuthority(t testing.TB, dir string) *Authority {
 	return a
 }
 
-// Server writes NAME.pem and NAME.key for a server at 127.0.0.1 and under DNS names.
+// Server writes NAME.pem and NAME.key for a server at 127.0.0.1, where [FreeAddress] has
+// it, and under DNS names.
 func (a *Authority) Server(t testing.TB, name string, dns ...string) {
 	t.Helper()
 	a.issue(t, name, func(c *x509.Certificate) {
-		c.IPAddresses, c.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1)}, dns
+		c.IPAddresses, c.DNSNames = []net.IP{net.IPv4(127, 0, 0, 1), loopback}, dns
 		c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
 	})
 }

@@ -29,16 +29,16 @@ type Server struct {
 }
 
 const configuration = `[server]
-hostname=127.0.0.1
-port=%[1]s
-certificate_path=%[2]s/server.pem
-key_path=%[2]s/server.key
-ca_path=%[2]s/ca.pem
+hostname=%[1]s
+port=%[2]s
+certificate_path=%[3]s/server.pem
+key_path=%[3]s/server.key
+ca_path=%[3]s/ca.pem
 auth_suite=TLS1.2
-policy_path=%[2]s/policy
+policy_path=%[3]s/policy
 enable_tls_client_auth=True
 logging_level=INFO
-database_path=%[2]s/keys.db
+database_path=%[3]s/keys.db
 `
 
 // Start runs a server until the test ends.
@@ -49,14 +49,18 @@ func Start(t testing.TB) *Server {
 	if err := os.Mkdir(filepath.Join(dir, "policy"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	port := freePort(t)
+	address := kmstest.FreeAddress(t)
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	file := filepath.Join(dir, "server.conf")
-	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, port, dir), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, configuration, host, port, dir), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s := &Server{
 		CA: filepath.Join(dir, "ca.pem"), Certificate: filepath.Join(dir, "client.pem"), Key: filepath.Join(dir, "client.key"),
-		direct: net.JoinHostPort("127.0.0.1", port),
+		direct: address,
 	}
 	run(t, s.direct, program, "-f", file, "-l", filepath.Join(dir, "server.log"))
 	s.Net = kmstest.NewProxy(t, s.direct)
@@ -100,20 +104,6 @@ func run(t testing.TB, address string, program string, args ...string) {
 		case <-time.After(20 * time.Millisecond): // there is nothing to wait for but the port
 		}
 	}
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 // Certificates makes a set of its own, and returns the folder: ca.pem, and pairs for the

