@@ -30,7 +30,7 @@ type OpenOptions struct {
 	// UseEscrow opens the disk by its key in escrow, and asks the KMS of its own key
 	// nothing.
 	UseEscrow bool
-	// HugePages puts bounce memory in huge pages, where there are any.
+	// HugePages puts bounce memory in the kernel's pool of huge pages, if it has enough.
 	HugePages bool
 }
 

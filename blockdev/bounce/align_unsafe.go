@@ -11,3 +11,9 @@ func aligned(buffers [][]byte, unit int) bool {
 	}
 	return bits&uintptr(unit-1) == 0
 }
+
+// toAligned is the index of the first byte of b whose address is a multiple of unit, a
+// power of two.
+func toAligned(b []byte, unit int) int {
+	return int(-uintptr(unsafe.Pointer(unsafe.SliceData(b))) & uintptr(unit-1))
+}

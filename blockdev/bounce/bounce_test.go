@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"unsafe"
@@ -72,11 +73,12 @@ func TestAlignedRequestsGoStraight(t *testing.T) {
 		}
 		return nil
 	})
-	page, err := newArena(16384, false)
+	memory, err := newArena(16384, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer page.free()
+	defer memory.free()
+	page := memory.mem
 	for _, c := range []struct {
 		buffers  [][]byte
 		straight bool
@@ -365,7 +367,7 @@ func TestCloseUnmapsTheArena(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := uintptr(unsafe.Pointer(unsafe.SliceData(q.(*queue).mem)))
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(q.(*queue).arena.mem)))
 	if !mapped(t, start) {
 		t.Fatalf("the arena is not in the memory map")
 	}
@@ -393,20 +395,48 @@ func mapped(t *testing.T, addr uintptr) bool {
 	return false
 }
 
-// TestHugeArena: whole pages of the pool if there are any, small ones if not, and all of
-// it can be used and given back.
+// TestHugeArena: whole pages of the pool if there are any and they are asked for, else
+// what the kernel may make huge, and all of it can be used and given back.
 func TestHugeArena(t *testing.T) {
-	mem, err := newArena(5<<20, true)
+	for _, pool := range []bool{false, true} {
+		a, err := newArena(5<<20, pool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := uintptr(unsafe.Pointer(unsafe.SliceData(a.mem)))
+		if len(a.mem) != 6<<20 || start%hugePage != 0 {
+			t.Errorf("%d bytes at %#x, not whole huge pages", len(a.mem), start)
+		}
+		for i := range a.mem {
+			a.mem[i] = 1
+		}
+		if flags := flagsAt(t, start); !slices.Contains(flags, "hg") && !slices.Contains(flags, "ht") {
+			t.Errorf("pool %v: the kernel makes no huge pages there: %v", pool, flags)
+		}
+		if err := a.free(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// flagsAt are those of the mapping at an address, as proc(5) has them: hg is for what may
+// be huge pages, ht for the pool's.
+func flagsAt(t *testing.T, addr uintptr) []string {
+	t.Helper()
+	maps, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(mem) != 6<<20 {
-		t.Errorf("%d bytes, not whole huge pages", len(mem))
+	inside := false
+	for line := range strings.Lines(string(maps)) {
+		var from, to uintptr
+		if n, _ := fmt.Sscanf(line, "%x-%x", &from, &to); n == 2 {
+			inside = from <= addr && addr < to
+		}
+		if flags, ok := strings.CutPrefix(line, "VmFlags:"); ok && inside {
+			return strings.Fields(flags)
+		}
 	}
-	for i := range mem {
-		mem[i] = 1
-	}
-	if err := mem.free(); err != nil {
-		t.Error(err)
-	}
+	t.Fatalf("no mapping at %#x", addr)
+	return nil
 }

@@ -64,7 +64,8 @@ type Config struct {
 	LargeChunk int
 	// LargeChunks is the number of large chunks of a queue; the default is 32.
 	LargeChunks int
-	// HugePages asks for huge pages below the bounce memory.
+	// HugePages asks for pages of the kernel's pool of huge ones below the bounce
+	// memory. Without, or if that has too few, the kernel makes huge pages by itself.
 	HugePages bool
 }
 

@@ -46,19 +46,19 @@ func (d *Device) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
 	depth := max(1, cfg.Depth)
 	// Each request has one request of its own below, or one small chunk, besides
 	// large ones.
-	mem, err := newArena(depth*d.cfg.SmallChunk+d.cfg.LargeChunks*d.cfg.LargeChunk, d.cfg.HugePages)
+	arena, err := newArena(depth*d.cfg.SmallChunk+d.cfg.LargeChunks*d.cfg.LargeChunk, d.cfg.HugePages)
 	if err != nil {
 		return nil, err
 	}
-	lower, err := d.lower.OpenQueue(blockdev.QueueConfig{Depth: depth + d.cfg.LargeChunks, Memory: d.hot(mem, depth)})
+	lower, err := d.lower.OpenQueue(blockdev.QueueConfig{Depth: depth + d.cfg.LargeChunks, Memory: d.hot(arena.mem, depth)})
 	if err != nil {
-		return nil, errors.Join(err, mem.free())
+		return nil, errors.Join(err, arena.free())
 	}
-	return newQueue(d, lower, mem, depth), nil
+	return newQueue(d, lower, arena, depth), nil
 }
 
 // hot are the chunks that are used first, of both sizes: what the lower queue may pin.
-func (d *Device) hot(mem arena, depth int) [][]byte {
+func (d *Device) hot(mem []byte, depth int) [][]byte {
 	small, large := depth*d.cfg.SmallChunk, d.cfg.LargeChunks*d.cfg.LargeChunk
 	return [][]byte{mem[:min(small, hotMemory)], mem[small:][:min(large, hotMemory)]}
 }

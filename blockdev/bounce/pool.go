@@ -73,7 +73,7 @@ func (p *parent) left() int64 { return p.req.Length - p.next }
 func (q *queue) newChunks(depth int, cfg *Config) {
 	q.chunks = make([]chunk, depth+cfg.LargeChunks)
 	q.small, q.large = newStack(0, depth), newStack(depth, cfg.LargeChunks)
-	mem := q.mem
+	mem := q.arena.mem
 	for i := range q.chunks {
 		c := &q.chunks[i]
 		size := cfg.SmallChunk

@@ -35,7 +35,7 @@ type queue struct {
 	unit      int
 	smallSize int64
 
-	mem    arena
+	arena  arena
 	chunks []chunk
 	small  stack // free chunks
 	large  stack
@@ -52,14 +52,14 @@ type queue struct {
 	cut   bool // a fault in the submitter's memory ended what no parent stands for
 }
 
-func newQueue(d *Device, lower blockdev.Queue, mem arena, depth int) *queue {
+func newQueue(d *Device, lower blockdev.Queue, arena arena, depth int) *queue {
 	q := &queue{
 		dev:       d,
 		lower:     lower,
 		transform: d.cfg.Transform,
 		unit:      d.cfg.Unit,
 		smallSize: int64(d.cfg.SmallChunk),
-		mem:       mem,
+		arena:     arena,
 		parents:   make([]parent, depth),
 		slots:     newStack(0, depth),
 		waiting:   line{ring: make([]int32, depth)},
@@ -150,7 +150,7 @@ func (q *queue) Close() error {
 	if t, ok := q.transform.(Interruptible); ok && (q.cut || len(q.slots) < len(q.parents)) {
 		err = t.Interrupted()
 	}
-	return errors.Join(err, q.lower.Close(), q.mem.free())
+	return errors.Join(err, q.lower.Close(), q.arena.free())
 }
 
 // below puts a request on its way to the lower queue.
