@@ -1,6 +1,9 @@
 package bounce
 
-import "sealblk/blockdev"
+import (
+	"sealblk/blockdev"
+	"sealblk/internal/prefetch"
+)
 
 // start takes a request that is valid.
 func (q *queue) start(r *blockdev.Request) {
@@ -115,6 +118,14 @@ func (q *queue) load(c *chunk, slot int32) {
 	p.next += n
 	p.out++
 	q.below(&c.req)
+}
+
+// prefetch has what was read on its way from memory, which a device wrote to, when it is
+// transformed.
+func (q *queue) prefetch(r *blockdev.Request) {
+	if r.Tag&ownTag == 0 && r.Op == blockdev.Read {
+		prefetch.Read(q.chunks[r.Tag].iov[0])
+	}
 }
 
 // returned takes a request that came back from below.

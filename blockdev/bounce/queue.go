@@ -46,6 +46,7 @@ type queue struct {
 
 	batch []*blockdev.Request // on the way to the lower queue
 	came  []*blockdev.Request // on the way from it
+	next  []*blockdev.Request // those of came whose turn has not come
 	sent  bool                // the lower queue has requests that were not pushed
 	ahead int64               // bytes that were prepared and not pushed
 	done  ready.List
@@ -123,8 +124,15 @@ func (q *queue) Poll(done []*blockdev.Request) int {
 // collect takes at most so many of those that came back from below: each is transformed
 // here, and who waits for few of them is not to wait for the others.
 func (q *queue) collect(most int) int {
-	n := q.lower.Poll(q.came[:min(most, len(q.came))])
-	for _, r := range q.came[:n] {
+	if len(q.next) == 0 {
+		q.next = q.came[:q.lower.Poll(q.came)]
+	}
+	n := min(most, len(q.next))
+	for range n {
+		r := q.next[0]
+		if q.next = q.next[1:]; len(q.next) > 0 {
+			q.prefetch(q.next[0])
+		}
 		q.returned(r)
 	}
 	return n
