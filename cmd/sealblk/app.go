@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -13,8 +14,9 @@ const defaultStateDir = "/var/lib/sealblk"
 
 // app is the command line with what its commands share.
 type app struct {
-	cli *cli.App
-	out streams
+	cli  *cli.App
+	out  streams
+	json bool // what goes to stderr is JSON too
 }
 
 func newApp(out streams) *app {
@@ -35,7 +37,7 @@ func newApp(out streams) *app {
 			&cli.StringFlag{Name: "output", Usage: "`FORMAT` of results: table or json", Value: "table"},
 			&cli.StringFlag{Name: "log-level", Usage: "`LEVEL` of the log on stderr: debug, info, warn or error", Value: "warn"},
 		},
-		Before: checkGlobals,
+		Before: a.checkGlobals,
 		Commands: []*cli.Command{
 			a.keyCommand(), a.kmsCommand(), a.auditCommand(), a.diskCommand(), a.exportCommand(), a.brokerCommand(),
 			a.conformanceCommand(), a.benchCommand(), a.guardCommand(), a.doctorCommand(),
@@ -53,6 +55,7 @@ func prepare(commands []*cli.Command) {
 	for _, c := range commands {
 		c.OnUsageError = onUsageError
 		c.HideHelpCommand = true // or no disk could be called help
+		c.Before = checkValues
 		if len(c.Subcommands) > 0 {
 			c.Action = noCommand
 			prepare(c.Subcommands)
@@ -77,10 +80,11 @@ func noCommand(c *cli.Context) error {
 	return usagef("%s: which command? see %s --help", name, name)
 }
 
-func checkGlobals(c *cli.Context) error {
+func (a *app) checkGlobals(c *cli.Context) error {
 	if f := c.String("output"); f != "table" && f != "json" {
 		return usagef("output format %q: use table or json", f)
 	}
+	a.json = c.String("output") == "json"
 	if _, err := logLevel(c); err != nil {
 		return err
 	}
@@ -108,9 +112,13 @@ func (a *app) logger(c *cli.Context) *slog.Logger {
 	return slog.New(slog.NewTextHandler(a.out.err, o))
 }
 
-// warn tells the user what is not an error.
+// warn tells the user what is not an error: a line each, or an object.
 func (a *app) warn(lines ...string) {
 	for _, l := range lines {
+		if a.json {
+			json.NewEncoder(a.out.err).Encode(map[string]string{"warning": l}) //nolint:errcheck // stderr is the last resort
+			continue
+		}
 		fmt.Fprintln(a.out.err, "sealblk: warning:", oneLine(l))
 	}
 }

@@ -45,13 +45,6 @@ func formatFlags() []cli.Flag {
 	}
 }
 
-func checkFormat(c *cli.Context) error {
-	if f := c.String("format"); f != "table" && f != "go" {
-		return usagef("--format %q: use table or go", f)
-	}
-	return nil
-}
-
 // serverFlags say how servers are started.
 func serverFlags() []cli.Flag {
 	return []cli.Flag{
@@ -83,9 +76,6 @@ func (a *app) benchRunCommand() *cli.Command {
 
 func (a *app) benchRun(c *cli.Context) error {
 	if _, err := arguments(c); err != nil {
-		return err
-	}
-	if err := checkFormat(c); err != nil {
 		return err
 	}
 	plan, err := benchPlan(c)
@@ -132,9 +122,6 @@ func (a *app) benchCompareCommand() *cli.Command {
 }
 
 func (a *app) benchCompare(c *cli.Context) error {
-	if err := checkFormat(c); err != nil {
-		return err
-	}
 	if c.NArg() < 2 {
 		return usagef("%s: give two or more targets: usage: %s", c.Command.HelpName, usageLine(c))
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"sealblk/bench"
 	"sealblk/disk"
 )
 
@@ -69,14 +68,6 @@ func completing(args []string) ([]string, bool) {
 		return nil, false
 	}
 	return args[1:last], true
-}
-
-// values are what flags with few values may be given.
-var values = map[string][]string{
-	"output": {"table", "json"}, "log-level": {"debug", "info", "warn", "error"},
-	"discard": {string(disk.DiscardUnmap), string(disk.DiscardIgnore)}, "zeroes": {string(disk.ZeroesWrite), string(disk.ZeroesUnmap)},
-	"role": {string(disk.System), string(disk.Data)}, "category": {string(disk.Cloud), string(disk.Local)},
-	"sector-size": {"512", "4096"}, "rw": bench.Patterns, "format": {"table", "go"}, "io-engine": {"auto", "uring", "threads"},
 }
 
 // complete prints what may follow the words, one a line. Nothing is left to the shell:

@@ -35,17 +35,22 @@ func (a *app) onDisks(run diskAction, needs ...string) cli.ActionFunc {
 				return usagef("%s: %s is missing: usage: %s", c.Command.HelpName, flag, usageLine(c))
 			}
 		}
-		keys, err := a.keys(c, local.DiskService)
-		if err != nil {
-			return err
-		}
-		defer keys.Close() //nolint:errcheck // its memory is wiped whatever it says
-		disks, err := disk.OpenCatalogue(stateDir(c), keys)
-		if err != nil {
-			return err
-		}
-		return run(c, disks, args)
+		return a.withDisks(c, func(disks *disk.Catalogue) error { return run(c, disks, args) })
 	}
+}
+
+// withDisks opens the catalogue, and the KMS for it.
+func (a *app) withDisks(c *cli.Context, run func(*disk.Catalogue) error) error {
+	keys, err := a.keys(c, local.DiskService)
+	if err != nil {
+		return err
+	}
+	defer keys.Close() //nolint:errcheck // its memory is wiped whatever it says
+	disks, err := disk.OpenCatalogue(stateDir(c), keys)
+	if err != nil {
+		return err
+	}
+	return run(disks)
 }
 
 func (a *app) diskCommand() *cli.Command {

@@ -129,8 +129,8 @@ func (a *app) exportOptions(c *cli.Context) (worker.Options, error) {
 	if q := o.QueueSize; q < 4 || q > 1024 || q&(q-1) != 0 {
 		return o, usagef("--queue-size %d: use a power of two from 4 to 1024", q)
 	}
-	o.Engine, err = engine(c.String("io-engine"))
-	return o, err
+	o.Engine = engines[c.String("io-engine")]
+	return o, nil
 }
 
 // spareProcessors gives the Go runtime more than the threads of all queues can use. With
@@ -143,18 +143,8 @@ func spareProcessors(queues int) {
 	}
 }
 
-func engine(name string) (file.Engine, error) {
-	switch name {
-	case "auto":
-		return file.EngineAuto, nil
-	case "uring":
-		return file.EngineUring, nil
-	case "threads":
-		return file.EngineThreads, nil
-	case "inline":
-		return file.EngineInline, nil
-	}
-	return 0, usagef("--io-engine %q: use auto, uring, threads or inline", name)
+var engines = map[string]file.Engine{
+	"auto": file.EngineAuto, "uring": file.EngineUring, "threads": file.EngineThreads, "inline": file.EngineInline,
 }
 
 func socketPath(c *cli.Context, catalogue *disk.Catalogue, o worker.Options) (string, error) {

@@ -120,9 +120,6 @@ func (a *app) keyCreate(c *cli.Context, kms *local.KMS, _ []string) error {
 		Alias: c.String("alias"), Description: c.String("description"),
 		External: c.String("origin") == "external", Protected: c.Bool("deletion-protection"),
 	}
-	if o := c.String("origin"); o != "kms" && o != "external" {
-		return usagef("origin %q: use kms or external", o)
-	}
 	var err error
 	if c.IsSet("rotate-every") {
 		if options.RotateDays, err = parseDays(c.String("rotate-every")); err != nil {

@@ -43,7 +43,7 @@ func (a *app) keyImport(c *cli.Context, kms *local.KMS, args []string) error {
 		}
 		expires = time.Now().AddDate(0, 0, days)
 	}
-	material, err := readMaterial(c.String("material"))
+	material, err := awaited(c.Context, func() (*secret.Buffer, error) { return readMaterial(c.String("material")) })
 	if err != nil {
 		return fmt.Errorf("read key material: %w", err)
 	}

@@ -90,7 +90,7 @@ func (a *app) kmsRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	data, err := os.ReadFile(args[0])
+	data, err := awaited(c.Context, func() ([]byte, error) { return os.ReadFile(args[0]) })
 	if err != nil {
 		return fmt.Errorf("read backup: %w", err)
 	}

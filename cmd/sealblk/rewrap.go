@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"sealblk/disk"
+	"sealblk/keymgr"
 	"sealblk/keymgr/local"
 )
 
@@ -189,37 +190,39 @@ func (a *app) jsonProgress() rewrapProgress {
 // rotateAndRewrap gives a key a new version and puts every disk under it. Interrupted, or
 // with some that failed, the same command goes on and does not rotate again.
 func (a *app) rotateAndRewrap(c *cli.Context, kms *local.KMS, key string) error {
-	keys, err := a.keys(c, local.DiskService)
-	if err != nil {
-		return err
-	}
-	defer keys.Close() //nolint:errcheck // its memory is wiped whatever it says
-	disks, err := disk.OpenCatalogue(stateDir(c), keys)
-	if err != nil {
-		return err
-	}
+	return a.withDisks(c, func(disks *disk.Catalogue) error {
+		info, err := a.rotateOnce(c, kms, disks, key)
+		if err != nil {
+			return err
+		}
+		if err := a.rewrapAll(c, disks, disk.RewrapAllOptions{From: info.URI}, info); err != nil {
+			return err
+		}
+		return disks.EndRotation(info.URI)
+	})
+}
+
+// rotateOnce rotates a key, unless that was done by a command that did not end.
+func (a *app) rotateOnce(c *cli.Context, kms *local.KMS, disks *disk.Catalogue, key string) (keymgr.KeyInfo, error) {
 	info, err := kms.DescribeKey(c.Context, key)
 	if err != nil {
-		return err
+		return info, err
 	}
 	from, begun, err := disks.Rotation(info.URI)
 	if err != nil {
-		return err
+		return info, err
 	}
 	if begun && info.PrimaryVersion != from {
 		a.warn(fmt.Sprintf("going on with the re-wrap under version %s of %s that was begun before; to rotate once more, do that first: sealblk key rotate %s",
 			info.PrimaryVersion, info.KeyID, info.KeyID))
-	} else {
-		if err := disks.BeginRotation(info.URI, info.PrimaryVersion); err != nil {
-			return err
-		}
-		uri := info.URI
-		if info, err = kms.RotateKey(c.Context, key); err != nil {
-			return errors.Join(err, disks.EndRotation(uri))
-		}
+		return info, nil
 	}
-	if err := a.rewrapAll(c, disks, disk.RewrapAllOptions{From: info.URI}, info); err != nil {
-		return err
+	if err := disks.BeginRotation(info.URI, info.PrimaryVersion); err != nil {
+		return info, err
 	}
-	return disks.EndRotation(info.URI)
+	rotated, err := kms.RotateKey(c.Context, key)
+	if err != nil {
+		return rotated, errors.Join(err, disks.EndRotation(info.URI))
+	}
+	return rotated, nil
 }

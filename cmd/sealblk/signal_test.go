@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -259,6 +260,45 @@ func TestLaterSignalKills(t *testing.T) {
 	if took := time.Since(began); took < again {
 		t.Fatalf("killed after %v, while it might have been ending in order", took)
 	}
+}
+
+// TestGivesUpAPipe: the first Ctrl-C ends a command that waits for somebody to write.
+func TestGivesUpAPipe(t *testing.T) {
+	state := newState(t)
+	mustRun(t, state, "key", "create", "--alias", "alias/own", "--origin", "external")
+	fifo := filepath.Join(state, "pipe")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"key", "import", "alias/own", "--material", fifo}, {"--state-dir", t.TempDir(), "kms", "restore", fifo}} {
+		var said bytes.Buffer
+		cmd := program(t, state, args...)
+		cmd.Stderr = &said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		awaitBlocked(t, cmd.Process.Pid, unix.SYS_OPENAT)
+		cmd.Process.Signal(syscall.SIGINT)
+		cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(said.String(), "interrupted") {
+			t.Errorf("%q ended with %d: %s", args, code, said.String())
+		}
+	}
+}
+
+// awaitBlocked waits until a thread of a process sleeps in a system call.
+func awaitBlocked(t *testing.T, pid int, call uint64) {
+	t.Helper()
+	prefix := fmt.Sprintf("%d ", call)
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "syscall"))
+		for _, file := range threads {
+			if text, _ := os.ReadFile(file); strings.HasPrefix(string(text), prefix) { // "running" unless it sleeps
+				return
+			}
+		}
+	}
+	t.Fatalf("no thread of process %d sleeps in system call %d", pid, call)
 }
 
 // awaitOpen waits until a process has a file open.

@@ -1,0 +1,24 @@
+package main
+
+import "context"
+
+// awaited is what read gives, unless the user gives up first: a pipe that nobody writes to
+// keeps who opens it. What is left waiting then ends with the program.
+func awaited[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := read()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	}
+}
