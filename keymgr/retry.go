@@ -2,6 +2,7 @@ package keymgr
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math"
@@ -10,7 +11,8 @@ import (
 )
 
 // Retry says how often and when a call to a KMS is tried again. Only
-// [ErrThrottled] and [ErrUnreachable] are; everything else fails at once.
+// [ErrThrottled] and [ErrUnreachable] are; everything else fails at once, and so does
+// what a [Stranger] answered.
 //
 // A KMS that throttles is there, and a caller's turn comes: it is asked again until
 // Patience is over. One that cannot be reached may be down for good: it is given up
@@ -96,7 +98,16 @@ func (r Retry) left(attempt int, gone time.Duration, silent, now time.Time) (lef
 }
 
 func retryable(err error) bool {
-	return errors.Is(err, ErrThrottled) || errors.Is(err, ErrUnreachable)
+	return errors.Is(err, ErrThrottled) || errors.Is(err, ErrUnreachable) && !Stranger(err)
+}
+
+// Stranger tells whether a call failed because nobody vouches for who answered, or for
+// another name than was asked for. That does not pass, as a certificate does that is not
+// valid yet on a host whose clock is not set yet.
+func Stranger(err error) bool {
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	return errors.As(err, &unknown) || errors.As(err, &name)
 }
 
 func (r Retry) jitter(least, most time.Duration) time.Duration {

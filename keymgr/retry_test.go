@@ -2,6 +2,8 @@ package keymgr
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
@@ -104,6 +106,31 @@ func TestRetryStopsAtSuccessAndAtFinalErrors(t *testing.T) {
 		})
 		if !errors.Is(err, final) || calls != 3 || len(waits) != 2 {
 			t.Errorf("final %v: %d calls, error %v", final, calls, err)
+		}
+	}
+}
+
+// TestRetryKnowsStrangers: a server that nobody vouches for does not become another; one
+// whose certificate is not valid may be, once the clock is right.
+func TestRetryKnowsStrangers(t *testing.T) {
+	for _, c := range []struct {
+		verdict error
+		calls   int
+	}{
+		{x509.UnknownAuthorityError{}, 1},
+		{x509.HostnameError{Certificate: &x509.Certificate{}, Host: "kms"}, 1},
+		{x509.CertificateInvalidError{Cert: &x509.Certificate{}, Reason: x509.Expired}, 3},
+	} {
+		var waits []time.Duration
+		calls := 0
+		r := recorded(&waits)
+		r.Attempts = 3
+		err := r.Do(t.Context(), func() error {
+			calls++
+			return fmt.Errorf("%w: %w", ErrUnreachable, &tls.CertificateVerificationError{Err: c.verdict})
+		})
+		if !errors.Is(err, ErrUnreachable) || calls != c.calls {
+			t.Errorf("%T: %d calls, want %d: %v", c.verdict, calls, c.calls, err)
 		}
 	}
 }

@@ -49,10 +49,15 @@ func (k *KMS) failed(ctx context.Context, key string, err error) error {
 	if errors.As(err, &ours) || errors.Is(err, ErrClosed) {
 		return err
 	}
-	return k.unreachable(key, short(err))
+	unreachable := k.unreachable(key, short(err))
+	if keymgr.Stranger(err) {
+		unreachable.Hint = "check kms.vault.ca_file, the certificates that vouch for the server, and kms.vault.server_name"
+		unreachable.Err = fmt.Errorf("%w: %w", root(err), keymgr.ErrUnreachable)
+	}
+	return unreachable
 }
 
-func (k *KMS) unreachable(key, why string) error {
+func (k *KMS) unreachable(key, why string) *keymgr.Error {
 	return &keymgr.Error{
 		Code: CodeUnreachable, Key: key,
 		Hint: "see that the server at " + k.config.Address + " runs and is unsealed, and that the configuration [kms.vault] is right",
@@ -124,10 +129,15 @@ func short(err error) string {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return "no answer in time"
 	}
+	return oneLine(root(err).Error())
+}
+
+// root is the innermost error, whose text does not name the request and its address.
+func root(err error) error {
 	for {
 		inner := errors.Unwrap(err)
 		if inner == nil {
-			return oneLine(err.Error())
+			return err
 		}
 		err = inner
 	}

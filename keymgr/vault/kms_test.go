@@ -167,14 +167,14 @@ func clientCertificate(t *testing.T, s *vaulttest.Server) {
 	works(t, open(t, config), "transit/mutual")
 	config.ServerName = "other.test"
 	_, err = open(t, config).DescribeKey(t.Context(), "transit/mutual")
-	wantError(t, "other name", err, keymgr.ErrUnreachable, "[kms.vault]")
+	wantError(t, "other name", err, keymgr.ErrUnreachable, "kms.vault.server_name")
 }
 
 func wrongAuthority(t *testing.T, s *vaulttest.Server) {
 	config := byToken(t, s, hostFor(t, s, "stranger").Token(t, "1h", ""))
 	config.CAFile = "" // those of the host do not know the server
 	_, err := open(t, config).DescribeKey(t.Context(), "transit/stranger")
-	wantError(t, "unknown authority", err, keymgr.ErrUnreachable, "[kms.vault]")
+	wantError(t, "unknown authority", err, keymgr.ErrUnreachable, "kms.vault.ca_file")
 	if err != nil && !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("the error does not say why: %v", err)
 	}

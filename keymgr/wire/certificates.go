@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"os"
+
+	"sealblk/keymgr"
 )
 
 // ReadCertificates reads a file (PEM) that a setting names.
@@ -20,9 +22,9 @@ func ReadCertificates(setting, path string) (text []byte, pool *x509.CertPool, e
 	return text, pool, nil
 }
 
-// Untrusted tells whether a call failed because nobody vouches for the server.
+// Untrusted tells whether a call failed because the server's certificate is not to be
+// trusted, or not now.
 func Untrusted(err error) bool {
 	var cert *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	return errors.As(err, &cert) || errors.As(err, &unknown)
+	return errors.As(err, &cert) || keymgr.Stranger(err)
 }
