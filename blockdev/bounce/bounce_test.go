@@ -2,6 +2,7 @@ package bounce
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -393,6 +394,35 @@ func mapped(t *testing.T, addr uintptr) bool {
 		}
 	}
 	return false
+}
+
+// TestChunksShareTheFirstHugePage: chunks do not overlap, and a queue that has had a few
+// requests of every size in flight has taken one huge page.
+func TestChunksShareTheFirstHugePage(t *testing.T) {
+	for _, cfg := range []Config{{}, tiny, {SmallChunk: 1 << 20, LargeChunk: 4 << 20, LargeChunks: 3}} {
+		for _, depth := range []int{1, 64, 128, 1000} {
+			r := newRig(t, cfg, blockdevtest.FaultOptions{}, depth)
+			base := uintptr(unsafe.Pointer(unsafe.SliceData(r.queue.arena.mem)))
+			end := func(c chunk) uintptr {
+				return uintptr(unsafe.Pointer(unsafe.SliceData(c.mem))) - base + uintptr(len(c.mem))
+			}
+			chunks := slices.Clone(r.queue.chunks)
+			if cfg.LargeChunk == 0 && (end(chunks[0]) > hugePage || end(chunks[depth]) > hugePage || end(chunks[depth+11]) > hugePage) {
+				t.Errorf("depth %d: what is used first is not in the first huge page", depth)
+			}
+			slices.SortFunc(chunks, func(a, b chunk) int { return cmp.Compare(end(a), end(b)) })
+			at := uintptr(0)
+			for _, c := range chunks {
+				if end(c)-uintptr(len(c.mem)) != at {
+					t.Fatalf("depth %d: a chunk begins at %#x, not at %#x", depth, end(c)-uintptr(len(c.mem)), at)
+				}
+				at = end(c)
+			}
+			if at > uintptr(len(r.queue.arena.mem)) {
+				t.Errorf("depth %d: chunks to %#x", depth, at)
+			}
+		}
+	}
 }
 
 // TestHugeArena: whole pages of the pool if there are any and they are asked for, else

@@ -92,6 +92,13 @@ func (c Config) complete() (Config, error) {
 	return c, nil
 }
 
+// hot is how many chunks of each size fit into one huge page: a quarter of it for small
+// ones.
+func (c *Config) hot(depth int) (small, large int) {
+	small = min(depth, hugePage/4/c.SmallChunk)
+	return small, min(c.LargeChunks, (hugePage-small*c.SmallChunk)/c.LargeChunk)
+}
+
 func setDefault(v *int, value int) {
 	if *v == 0 {
 		*v = value

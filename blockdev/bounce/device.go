@@ -7,10 +7,6 @@ import (
 	"sealblk/blockdev"
 )
 
-// hotMemory is how much of the chunks of a size, in bytes, is worth pinning: what is
-// pinned takes memory whether it is used or not.
-const hotMemory = 1 << 20
-
 // Device is a layer over a lower device.
 type Device struct {
 	lower blockdev.Device
@@ -50,17 +46,13 @@ func (d *Device) OpenQueue(cfg blockdev.QueueConfig) (blockdev.Queue, error) {
 	if err != nil {
 		return nil, err
 	}
-	lower, err := d.lower.OpenQueue(blockdev.QueueConfig{Depth: depth + d.cfg.LargeChunks, Memory: d.hot(arena.mem, depth)})
+	// What the lower queue may pin takes memory whether it is used or not: it is what is
+	// used first.
+	lower, err := d.lower.OpenQueue(blockdev.QueueConfig{Depth: depth + d.cfg.LargeChunks, Memory: [][]byte{arena.mem[:hugePage]}})
 	if err != nil {
 		return nil, errors.Join(err, arena.free())
 	}
 	return newQueue(d, lower, arena, depth), nil
-}
-
-// hot are the chunks that are used first, of both sizes: what the lower queue may pin.
-func (d *Device) hot(mem []byte, depth int) [][]byte {
-	small, large := depth*d.cfg.SmallChunk, d.cfg.LargeChunks*d.cfg.LargeChunk
-	return [][]byte{mem[:min(small, hotMemory)], mem[small:][:min(large, hotMemory)]}
 }
 
 // Close closes the lower device.

@@ -13,8 +13,9 @@
 // when they are first used, and free chunks are used again last in, first out, so
 // that a queue costs what it has had in flight. They are huge pages where the kernel
 // has some: each large chunk is in one piece then, which the kernel finds and hands to
-// a device faster than 32 pages, and a virtual disk moves faster. The arena is left out
-// of core dumps. That is all the memory there is, whatever the submitter asks for.
+// a device faster than 32 pages, and a virtual disk moves faster. The chunks of both
+// sizes that are used first share the first of them. The arena is left out of core
+// dumps. That is all the memory there is, whatever the submitter asks for.
 //
 // Where the lower queue is a blockdev.Viewer, a request whose buffers are whole units
 // needs no bounce memory: the transform works between the submitter's memory and the

@@ -69,21 +69,24 @@ type parent struct {
 // left is the number of bytes for which there is no chunk yet.
 func (p *parent) left() int64 { return p.req.Length - p.next }
 
-// newChunks cuts the arena into the small chunks and then the large ones.
+// newChunks cuts the arena. The chunks of both sizes that are used first lie in its first
+// huge page: a queue that is not used much has no other.
 func (q *queue) newChunks(depth int, cfg *Config) {
 	q.chunks = make([]chunk, depth+cfg.LargeChunks)
 	q.small, q.large = newStack(0, depth), newStack(depth, cfg.LargeChunks)
 	mem := q.arena.mem
-	for i := range q.chunks {
-		c := &q.chunks[i]
-		size := cfg.SmallChunk
-		c.home = &q.small
-		if i >= depth {
-			size = cfg.LargeChunk
-			c.home = &q.large
+	cut := func(first, last, size int, home *stack) {
+		for i := first; i < last; i++ {
+			c := &q.chunks[i]
+			c.home = home
+			c.mem, mem = mem[:size:size], mem[size:]
+			c.req.Buffers = c.iov[:]
+			c.req.Tag = uint64(i)
 		}
-		c.mem, mem = mem[:size:size], mem[size:]
-		c.req.Buffers = c.iov[:]
-		c.req.Tag = uint64(i)
 	}
+	hotSmall, hotLarge := cfg.hot(depth)
+	cut(0, hotSmall, cfg.SmallChunk, &q.small)
+	cut(depth, depth+hotLarge, cfg.LargeChunk, &q.large)
+	cut(hotSmall, depth, cfg.SmallChunk, &q.small)
+	cut(depth+hotLarge, depth+cfg.LargeChunks, cfg.LargeChunk, &q.large)
 }
