@@ -8,7 +8,7 @@ import (
 )
 
 // confine goes into the sandbox. What the log says of it is said in there already.
-func (e *export) confine(ctx context.Context, c *disk.Catalogue, s *socket) (err error) {
+func (e *export) confine(ctx context.Context, c *disk.Catalogue, s *socket) error {
 	if e.opts.Confine == nil {
 		return nil
 	}
@@ -16,20 +16,23 @@ func (e *export) confine(ctx context.Context, c *disk.Catalogue, s *socket) (err
 	if s.file != nil {
 		files = append(files, e.opts.SocketPath)
 	}
-	if e.confined, err = e.opts.Confine(ctx, files, e.names()); err != nil {
+	confined, err := e.opts.Confine(ctx, files, e.names())
+	e.confined.Store(&confined) // also on an error: there may be files to release
+	if err != nil {
 		return fmt.Errorf("enter sandbox: %w", err)
 	}
-	e.opts.Log.Info("in the sandbox", "on", e.confined.Sandbox.String())
+	e.opts.Log.Info("in the sandbox", "on", confined.Sandbox.String())
 	return nil
 }
 
 // release removes the files of a confined worker. While it still has the disk's lock
 // nobody else makes them again.
 func (e *export) release() {
-	if e.confined.Release == nil {
+	release := e.confined.Load().Release
+	if release == nil {
 		return
 	}
-	if err := e.confined.Release(); err != nil {
+	if err := release(); err != nil {
 		e.opts.Log.Warn("socket files are left behind; the next export replaces them", "err", err)
 	}
 }

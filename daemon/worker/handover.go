@@ -65,8 +65,8 @@ func (e *export) take() error {
 // show makes the disk's names in the catalogue lead here. A worker in a sandbox has it
 // done.
 func (e *export) show() error {
-	if e.confined.Show != nil {
-		return e.confined.Show()
+	if show := e.confined.Load().Show; show != nil {
+		return show()
 	}
 	var errs []error
 	for _, n := range e.names() {
@@ -116,7 +116,7 @@ func (e *export) closeControl() {
 		return
 	}
 	name, _ := e.disk.Names()
-	if err := errors.Join(name.Remove(), e.ctl.Close()); err != nil && e.confined.Release == nil {
+	if err := errors.Join(name.Remove(), e.ctl.Close()); err != nil && e.confined.Load().Release == nil {
 		e.opts.Log.Warn("close control socket", "err", err)
 	}
 }

@@ -102,8 +102,8 @@ type export struct {
 	active    atomic.Bool // a front-end is connected
 	cancel    context.CancelFunc
 
-	confined Confined
-	custody  atomic.Pointer[custody] // nil: nobody watches a key
+	confined atomic.Pointer[Confined] // asked for on the control socket, which is there before
+	custody  atomic.Pointer[custody]  // nil: nobody watches a key
 }
 
 // Run serves until ctx is cancelled, or Stop is asked for on the control socket, or,
@@ -112,6 +112,7 @@ func Run(ctx context.Context, c *disk.Catalogue, o Options) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	e := &export{opts: o, catalogue: c, cancel: cancel}
+	e.confined.Store(&Confined{})
 	s, err := inherit(o.FD)
 	if err != nil {
 		return err
@@ -205,8 +206,9 @@ func (e *export) close() {
 
 // Status implements control.Export.
 func (e *export) Status() control.Status {
+	confined := e.confined.Load()
 	s := control.Status{
-		Sandbox: e.confined.Sandbox,
+		Sandbox: confined.Sandbox,
 		PID:     os.Getpid(), Disk: e.opts.Disk, SocketPath: e.opts.SocketPath,
 		Connected: e.active.Load(), Owner: e.owner.Load(), Queues: e.opts.NumQueues, SizeBytes: e.device.Info().Capacity, Warnings: []string{},
 		Stats: sum(e.blk.Stats()),
@@ -215,7 +217,7 @@ func (e *export) Status() control.Status {
 		s.Encrypted = e.disk.Record.Encrypted
 		s.Warnings = append(s.Warnings, e.disk.Warnings...)
 	}
-	s.Warnings = append(s.Warnings, e.confined.Warnings...)
+	s.Warnings = append(s.Warnings, confined.Warnings...)
 	e.custodyStatus(&s)
 	return s
 }
