@@ -31,7 +31,7 @@ func FreeAddress(t testing.TB) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // only then, or the next turn may get the same
+		defer l.Close() //nolint:errcheck // only then, or the next turn may get the same
 		if a := l.Addr().(*net.TCPAddr); !given.ports[a.Port] {
 			if given.ports == nil {
 				given.ports = map[int]bool{}
