@@ -274,7 +274,7 @@ TEXT ·expandAESNI(SB), NOSPLIT, $0-16
 	RET
 
 // func encryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
-// Requires: AES, AVX, CMOV, MMX+, PCLMULQDQ, SSE2
+// Requires: AES, AVX, CMOV, MMX+, PCLMULQDQ
 TEXT ·encryptAESNI(SB), $592-56
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), DI
@@ -295,7 +295,7 @@ TEXT ·encryptAESNI(SB), $592-56
 	XORL        BX, BX
 	CMPQ        CX, $0x01
 	JNE         many
-	MOVQ        R8, X0
+	VMOVQ       R8, X0
 	VPINSRQ     $0x01, hi+48(FP), X0, X0
 	VPXOR       512(AX), X0, X0
 	VAESENC     528(AX), X0, X0
@@ -316,9 +316,9 @@ TEXT ·encryptAESNI(SB), $592-56
 	JMP         expand
 
 many:
-	MOVQ        R8, X0
+	VMOVQ       R8, X0
 	VPINSRQ     $0x01, hi+48(FP), X0, X0
-	MOVQ        R10, X10
+	VMOVQ       R10, X10
 	VPADDQ      X10, X0, X1
 	VPADDQ      X10, X1, X2
 	VPADDQ      X10, X2, X3
@@ -899,9 +899,9 @@ last:
 	JZ          final
 	CMPQ        BX, $0x00000100
 	JB          filled
-	MOVQ        R8, X0
+	VMOVQ       R8, X0
 	VPINSRQ     $0x01, hi+48(FP), X0, X0
-	MOVQ        R10, X10
+	VMOVQ       R10, X10
 	VPADDQ      X10, X0, X1
 	VPADDQ      X10, X1, X2
 	VPADDQ      X10, X2, X3
@@ -1649,7 +1649,7 @@ DATA carryMaskAESNI<>+8(SB)/8, $0x0000000000000000
 GLOBL carryMaskAESNI<>(SB), RODATA|NOPTR, $16
 
 // func decryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, skip uint64) (left uint64)
-// Requires: AES, AVX, CMOV, MMX+, PCLMULQDQ, SSE2
+// Requires: AES, AVX, CMOV, MMX+, PCLMULQDQ
 TEXT ·decryptAESNI(SB), $592-72
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), DI
@@ -1670,7 +1670,7 @@ TEXT ·decryptAESNI(SB), $592-72
 	XORL        BX, BX
 	CMPQ        CX, $0x01
 	JNE         many
-	MOVQ        R8, X0
+	VMOVQ       R8, X0
 	VPINSRQ     $0x01, hi+48(FP), X0, X0
 	VPXOR       512(AX), X0, X0
 	VAESENC     528(AX), X0, X0
@@ -1691,9 +1691,9 @@ TEXT ·decryptAESNI(SB), $592-72
 	JMP         expand
 
 many:
-	MOVQ        R8, X0
+	VMOVQ       R8, X0
 	VPINSRQ     $0x01, hi+48(FP), X0, X0
-	MOVQ        R10, X10
+	VMOVQ       R10, X10
 	VPADDQ      X10, X0, X1
 	VPADDQ      X10, X1, X2
 	VPADDQ      X10, X2, X3
@@ -2277,9 +2277,9 @@ last:
 	JZ          final
 	CMPQ        BX, $0x00000100
 	JB          filled
-	MOVQ        R8, X0
+	VMOVQ       R8, X0
 	VPINSRQ     $0x01, hi+48(FP), X0, X0
-	MOVQ        R10, X10
+	VMOVQ       R10, X10
 	VPADDQ      X10, X0, X1
 	VPADDQ      X10, X1, X2
 	VPADDQ      X10, X2, X3
@@ -3018,7 +3018,7 @@ wiped:
 	RET
 
 // func encryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
-// Requires: AES, AVX, AVX2, CMOV, MMX+, SSE2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·encryptVAES(SB), $848-56
 	MOVQ           keys+0(FP), AX
 	MOVQ           dst+8(FP), DI
@@ -3039,7 +3039,7 @@ TEXT ·encryptVAES(SB), $848-56
 	XORL           BX, BX
 	CMPQ           CX, $0x01
 	JNE            many
-	MOVQ           R8, X0
+	VMOVQ          R8, X0
 	VPINSRQ        $0x01, hi+48(FP), X0, X0
 	VPXOR          512(AX), X0, X0
 	VAESENC        528(AX), X0, X0
@@ -3060,9 +3060,9 @@ TEXT ·encryptVAES(SB), $848-56
 	JMP            expand
 
 many:
-	MOVQ           R8, X0
+	VMOVQ          R8, X0
 	VPINSRQ        $0x01, hi+48(FP), X0, X0
-	MOVQ           R10, X10
+	VMOVQ          R10, X10
 	VPADDQ         X10, X0, X11
 	VINSERTI128    $0x01, X11, Y0, Y0
 	VPADDQ         X10, X10, X10
@@ -3501,9 +3501,9 @@ last:
 	JZ             final
 	CMPQ           BX, $0x00000100
 	JB             filled
-	MOVQ           R8, X0
+	VMOVQ          R8, X0
 	VPINSRQ        $0x01, hi+48(FP), X0, X0
-	MOVQ           R10, X10
+	VMOVQ          R10, X10
 	VPADDQ         X10, X0, X11
 	VINSERTI128    $0x01, X11, Y0, Y0
 	VPADDQ         X10, X10, X10
@@ -4111,7 +4111,7 @@ DATA laneShifts<>+24(SB)/8, $0x0000000000000001
 GLOBL laneShifts<>(SB), RODATA|NOPTR, $32
 
 // func decryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, skip uint64) (left uint64)
-// Requires: AES, AVX, AVX2, CMOV, MMX+, SSE2, VAES, VPCLMULQDQ
+// Requires: AES, AVX, AVX2, CMOV, MMX+, VAES, VPCLMULQDQ
 TEXT ·decryptVAES(SB), $848-72
 	MOVQ           keys+0(FP), AX
 	MOVQ           dst+8(FP), DI
@@ -4132,7 +4132,7 @@ TEXT ·decryptVAES(SB), $848-72
 	XORL           BX, BX
 	CMPQ           CX, $0x01
 	JNE            many
-	MOVQ           R8, X0
+	VMOVQ          R8, X0
 	VPINSRQ        $0x01, hi+48(FP), X0, X0
 	VPXOR          512(AX), X0, X0
 	VAESENC        528(AX), X0, X0
@@ -4153,9 +4153,9 @@ TEXT ·decryptVAES(SB), $848-72
 	JMP            expand
 
 many:
-	MOVQ           R8, X0
+	VMOVQ          R8, X0
 	VPINSRQ        $0x01, hi+48(FP), X0, X0
-	MOVQ           R10, X10
+	VMOVQ          R10, X10
 	VPADDQ         X10, X0, X11
 	VINSERTI128    $0x01, X11, Y0, Y0
 	VPADDQ         X10, X10, X10
@@ -4597,9 +4597,9 @@ last:
 	JZ             final
 	CMPQ           BX, $0x00000100
 	JB             filled
-	MOVQ           R8, X0
+	VMOVQ          R8, X0
 	VPINSRQ        $0x01, hi+48(FP), X0, X0
-	MOVQ           R10, X10
+	VMOVQ          R10, X10
 	VPADDQ         X10, X0, X11
 	VINSERTI128    $0x01, X11, Y0, Y0
 	VPADDQ         X10, X10, X10
