@@ -68,7 +68,11 @@ func start(t *testing.T, name string, h *bench.Host, place bench.Placement) *ben
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		switch err := s.Close(); {
+		case err == nil:
+		case strings.HasPrefix(name, "qsd-"): // 7.2 may not end by itself after libblkio's driver: it was killed
+			t.Log(err)
+		default:
 			t.Error(err)
 		}
 	})
