@@ -43,3 +43,6 @@ type quad [4 * blockSize]byte
 func quadAt(p *byte, offset uint64) *quad {
 	return (*quad)(unsafe.Add(unsafe.Pointer(p), offset))
 }
+
+// address is where b begins.
+func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }

@@ -105,7 +105,7 @@ func useOnce(t *testing.T, e engine, mem, key []byte, units int, use string) (st
 		case "decrypt":
 			x.Decrypt(buf, buf, 0)
 		default:
-			x.DecryptUntilZero(buf, buf, 0)
+			x.DecryptUntilZero(buf, buf, 0, nil)
 		}
 		done.Store(true)
 		for !release.Load() {

@@ -60,9 +60,9 @@ func cryptUnit(t testing.TB, e engine, key, unit []byte, lo, hi uint64, decrypt 
 	buf := make([]byte, size)
 	copy(buf, unit)
 	if decrypt {
-		decryptUnits(e, x.state, &buf[0], &buf[0], 1, uint64(size), lo, hi, 1)
+		decryptUnits(e, x.state, &buf[0], &buf[0], 1, uint64(size), lo, hi, 1, x.after(buf, nil))
 	} else {
-		encryptUnits(e, x.state, &buf[0], &buf[0], 1, uint64(size), lo, hi)
+		encryptUnits(e, x.state, &buf[0], &buf[0], 1, uint64(size), lo, hi, x.after(buf, nil))
 	}
 	return buf[:len(unit)]
 }

@@ -89,7 +89,7 @@ func (x *XTS) Encrypt(dst, src []byte, sector uint64) {
 	if units == 0 {
 		return
 	}
-	encryptUnits(x.engine, x.state, &dst[0], &src[0], units, uint64(x.unitSize), sector, 0)
+	encryptUnits(x.engine, x.state, &dst[0], &src[0], units, uint64(x.unitSize), sector, 0, x.after(src, nil))
 }
 
 // Decrypt is the inverse of Encrypt, with the same contract.
@@ -98,7 +98,7 @@ func (x *XTS) Decrypt(dst, src []byte, sector uint64) {
 	if units == 0 {
 		return
 	}
-	decryptUnits(x.engine, x.state, &dst[0], &src[0], units, uint64(x.unitSize), sector, 0, 1)
+	decryptUnits(x.engine, x.state, &dst[0], &src[0], units, uint64(x.unitSize), sector, 0, 1, x.after(src, nil))
 }
 
 // ZeroPrefix is the number of bytes at the beginning of a data unit that
@@ -109,12 +109,15 @@ const ZeroPrefix = 8
 // [ZeroPrefix] bytes are zero, and returns the number of bytes that it decrypted. It is
 // for stores in which what was never written reads as zeros: to look at each unit before
 // takes longer, since the looks wait for memory and the decryption does not.
-func (x *XTS) DecryptUntilZero(dst, src []byte, sector uint64) int {
+//
+// next is what will be decrypted after src, if that is known: its memory is asked for
+// in the meantime. It is not read.
+func (x *XTS) DecryptUntilZero(dst, src []byte, sector uint64, next []byte) int {
 	units := x.check(dst, src)
 	if units == 0 {
 		return 0
 	}
-	left := decryptUnits(x.engine, x.state, &dst[0], &src[0], units, uint64(x.unitSize), sector, 0, 0)
+	left := decryptUnits(x.engine, x.state, &dst[0], &src[0], units, uint64(x.unitSize), sector, 0, 0, x.after(src, next))
 	return int(units-left) * x.unitSize
 }
 

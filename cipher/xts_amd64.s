@@ -273,9 +273,9 @@ TEXT ·expandAESNI(SB), NOSPLIT, $0-16
 	VZEROALL
 	RET
 
-// func encryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
+// func encryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, ahead uintptr, then uintptr, turn uint64)
 // Requires: AES, AVX, CMOV, MMX+, PCLMULQDQ
-TEXT ·encryptAESNI(SB), $592-56
+TEXT ·encryptAESNI(SB), $592-80
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), DI
 	MOVQ        src+16(FP), SI
@@ -682,9 +682,13 @@ expand:
 	VMOVDQA    X12, 112(R11)
 
 unit:
-	MOVQ DX, R9
-	DECQ R9
-	JZ   last
+	MOVQ    ahead+56(FP), R15
+	DECQ    turn+72(FP)
+	CMOVQEQ then+64(FP), R15
+	MOVQ    R15, ahead+56(FP)
+	MOVQ    DX, R9
+	DECQ    R9
+	JZ      last
 
 batch:
 	VMOVDQU     (AX), X8
@@ -732,7 +736,7 @@ batch:
 	VPCLMULQDQ  $0x00, X15, X10, X10
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 16(R12)
-	PREFETCHT0  512(SI)
+	PREFETCHT0  (SI)(R15*1)
 	VMOVDQU     48(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -775,7 +779,7 @@ batch:
 	VPCLMULQDQ  $0x00, X15, X10, X10
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 64(R12)
-	PREFETCHT0  576(SI)
+	PREFETCHT0  64(SI)(R15*1)
 	VMOVDQU     96(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1256,7 +1260,7 @@ filled:
 	VPXOR       X11, X12, X12
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 16(R12)
-	PREFETCHT0  512(SI)
+	PREFETCHT0  (SI)(R15*1)
 	VMOVDQU     48(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1305,7 +1309,7 @@ filled:
 	VPXOR       X11, X12, X12
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 64(R12)
-	PREFETCHT0  576(SI)
+	PREFETCHT0  64(SI)(R15*1)
 	VMOVDQU     96(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1465,7 +1469,7 @@ final:
 	VAESENC     X8, X5, X5
 	VAESENC     X8, X6, X6
 	VAESENC     X8, X7, X7
-	PREFETCHT0  512(SI)
+	PREFETCHT0  (SI)(R15*1)
 	VMOVDQU     48(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1493,7 +1497,7 @@ final:
 	VAESENC     X8, X5, X5
 	VAESENC     X8, X6, X6
 	VAESENC     X8, X7, X7
-	PREFETCHT0  576(SI)
+	PREFETCHT0  64(SI)(R15*1)
 	VMOVDQU     96(AX), X8
 	VAESENC     X8, X0, X0
 	VAESENC     X8, X1, X1
@@ -1648,9 +1652,9 @@ DATA carryMaskAESNI<>+0(SB)/8, $0x00000000000000ff
 DATA carryMaskAESNI<>+8(SB)/8, $0x0000000000000000
 GLOBL carryMaskAESNI<>(SB), RODATA|NOPTR, $16
 
-// func decryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, skip uint64) (left uint64)
+// func decryptAESNI(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, skip uint64, ahead uintptr, then uintptr, turn uint64) (left uint64)
 // Requires: AES, AVX, CMOV, MMX+, PCLMULQDQ
-TEXT ·decryptAESNI(SB), $592-72
+TEXT ·decryptAESNI(SB), $592-96
 	MOVQ        keys+0(FP), AX
 	MOVQ        dst+8(FP), DI
 	MOVQ        src+16(FP), SI
@@ -2057,12 +2061,16 @@ expand:
 	VMOVDQA    X12, 112(R11)
 
 unit:
-	MOVQ (SI), R15
-	ORQ  skip+56(FP), R15
-	JZ   wipe
-	MOVQ DX, R9
-	DECQ R9
-	JZ   last
+	MOVQ    (SI), R15
+	ORQ     skip+56(FP), R15
+	JZ      wipe
+	MOVQ    ahead+64(FP), R15
+	DECQ    turn+80(FP)
+	CMOVQEQ then+72(FP), R15
+	MOVQ    R15, ahead+64(FP)
+	MOVQ    DX, R9
+	DECQ    R9
+	JZ      last
 
 batch:
 	VMOVDQU     256(AX), X8
@@ -2110,7 +2118,7 @@ batch:
 	VPCLMULQDQ  $0x00, X15, X10, X10
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 16(R12)
-	PREFETCHT0  512(SI)
+	PREFETCHT0  (SI)(R15*1)
 	VMOVDQU     304(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2153,7 +2161,7 @@ batch:
 	VPCLMULQDQ  $0x00, X15, X10, X10
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 64(R12)
-	PREFETCHT0  576(SI)
+	PREFETCHT0  64(SI)(R15*1)
 	VMOVDQU     352(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2634,7 +2642,7 @@ filled:
 	VPXOR       X11, X12, X12
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 16(R12)
-	PREFETCHT0  512(SI)
+	PREFETCHT0  (SI)(R15*1)
 	VMOVDQU     304(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2683,7 +2691,7 @@ filled:
 	VPXOR       X11, X12, X12
 	VPXOR       X10, X12, X12
 	VMOVDQA     X12, 64(R12)
-	PREFETCHT0  576(SI)
+	PREFETCHT0  64(SI)(R15*1)
 	VMOVDQU     352(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2843,7 +2851,7 @@ final:
 	VAESDEC     X8, X5, X5
 	VAESDEC     X8, X6, X6
 	VAESDEC     X8, X7, X7
-	PREFETCHT0  512(SI)
+	PREFETCHT0  (SI)(R15*1)
 	VMOVDQU     304(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2871,7 +2879,7 @@ final:
 	VAESDEC     X8, X5, X5
 	VAESDEC     X8, X6, X6
 	VAESDEC     X8, X7, X7
-	PREFETCHT0  576(SI)
+	PREFETCHT0  64(SI)(R15*1)
 	VMOVDQU     352(AX), X8
 	VAESDEC     X8, X0, X0
 	VAESDEC     X8, X1, X1
@@ -2974,7 +2982,7 @@ final:
 	XCHGQ       R11, R12
 
 wipe:
-	MOVQ    CX, left+64(FP)
+	MOVQ    CX, left+88(FP)
 	VPXOR   X0, X0, X0
 	CMPQ    R11, R12
 	CMOVQHI R12, R11
@@ -3017,9 +3025,9 @@ wiped:
 	VZEROALL
 	RET
 
-// func encryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64)
+// func encryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, ahead uintptr, then uintptr, turn uint64)
 // Requires: AES, AVX, AVX2, CMOV, MMX+, VAES, VPCLMULQDQ
-TEXT ·encryptVAES(SB), $848-56
+TEXT ·encryptVAES(SB), $848-80
 	MOVQ           keys+0(FP), AX
 	MOVQ           dst+8(FP), DI
 	MOVQ           src+16(FP), SI
@@ -3282,9 +3290,13 @@ expand:
 	VMOVDQA    Y12, 224(R11)
 
 unit:
-	MOVQ DX, R9
-	DECQ R9
-	JZ   last
+	MOVQ    ahead+56(FP), R15
+	DECQ    turn+72(FP)
+	CMOVQEQ then+64(FP), R15
+	MOVQ    R15, ahead+56(FP)
+	MOVQ    DX, R9
+	DECQ    R9
+	JZ      last
 
 batch:
 	VBROADCASTI128 (AX), Y8
@@ -3332,7 +3344,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 32(R12)
-	PREFETCHT0     512(SI)
+	PREFETCHT0     (SI)(R15*1)
 	VBROADCASTI128 48(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3375,7 +3387,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 128(R12)
-	PREFETCHT0     576(SI)
+	PREFETCHT0     64(SI)(R15*1)
 	VBROADCASTI128 96(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3418,7 +3430,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 224(R12)
-	PREFETCHT0     640(SI)
+	PREFETCHT0     128(SI)(R15*1)
 	VBROADCASTI128 144(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3446,7 +3458,7 @@ batch:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
-	PREFETCHT0     704(SI)
+	PREFETCHT0     192(SI)(R15*1)
 	VBROADCASTI128 192(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3716,7 +3728,7 @@ filled:
 	VPXOR          Y11, Y12, Y12
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 32(R12)
-	PREFETCHT0     512(SI)
+	PREFETCHT0     (SI)(R15*1)
 	VBROADCASTI128 48(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3763,7 +3775,7 @@ filled:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 128(R12)
-	PREFETCHT0     576(SI)
+	PREFETCHT0     64(SI)(R15*1)
 	VBROADCASTI128 96(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3812,7 +3824,7 @@ filled:
 	VPXOR          Y11, Y12, Y12
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 224(R12)
-	PREFETCHT0     640(SI)
+	PREFETCHT0     128(SI)(R15*1)
 	VBROADCASTI128 144(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3840,7 +3852,7 @@ filled:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
-	PREFETCHT0     704(SI)
+	PREFETCHT0     192(SI)(R15*1)
 	VBROADCASTI128 192(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3925,7 +3937,7 @@ final:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
-	PREFETCHT0     512(SI)
+	PREFETCHT0     (SI)(R15*1)
 	VBROADCASTI128 48(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3953,7 +3965,7 @@ final:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
-	PREFETCHT0     576(SI)
+	PREFETCHT0     64(SI)(R15*1)
 	VBROADCASTI128 96(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -3981,7 +3993,7 @@ final:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
-	PREFETCHT0     640(SI)
+	PREFETCHT0     128(SI)(R15*1)
 	VBROADCASTI128 144(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -4009,7 +4021,7 @@ final:
 	VAESENC        Y8, Y5, Y5
 	VAESENC        Y8, Y6, Y6
 	VAESENC        Y8, Y7, Y7
-	PREFETCHT0     704(SI)
+	PREFETCHT0     192(SI)(R15*1)
 	VBROADCASTI128 192(AX), Y8
 	VAESENC        Y8, Y0, Y0
 	VAESENC        Y8, Y1, Y1
@@ -4110,9 +4122,9 @@ DATA laneShifts<>+16(SB)/8, $0x0000000000000001
 DATA laneShifts<>+24(SB)/8, $0x0000000000000001
 GLOBL laneShifts<>(SB), RODATA|NOPTR, $32
 
-// func decryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, skip uint64) (left uint64)
+// func decryptVAES(keys *byte, dst *byte, src *byte, units uint64, unitSize uint64, lo uint64, hi uint64, skip uint64, ahead uintptr, then uintptr, turn uint64) (left uint64)
 // Requires: AES, AVX, AVX2, CMOV, MMX+, VAES, VPCLMULQDQ
-TEXT ·decryptVAES(SB), $848-72
+TEXT ·decryptVAES(SB), $848-96
 	MOVQ           keys+0(FP), AX
 	MOVQ           dst+8(FP), DI
 	MOVQ           src+16(FP), SI
@@ -4375,12 +4387,16 @@ expand:
 	VMOVDQA    Y12, 224(R11)
 
 unit:
-	MOVQ (SI), R15
-	ORQ  skip+56(FP), R15
-	JZ   wipe
-	MOVQ DX, R9
-	DECQ R9
-	JZ   last
+	MOVQ    (SI), R15
+	ORQ     skip+56(FP), R15
+	JZ      wipe
+	MOVQ    ahead+64(FP), R15
+	DECQ    turn+80(FP)
+	CMOVQEQ then+72(FP), R15
+	MOVQ    R15, ahead+64(FP)
+	MOVQ    DX, R9
+	DECQ    R9
+	JZ      last
 
 batch:
 	VBROADCASTI128 256(AX), Y8
@@ -4428,7 +4444,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 32(R12)
-	PREFETCHT0     512(SI)
+	PREFETCHT0     (SI)(R15*1)
 	VBROADCASTI128 304(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4471,7 +4487,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 128(R12)
-	PREFETCHT0     576(SI)
+	PREFETCHT0     64(SI)(R15*1)
 	VBROADCASTI128 352(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4514,7 +4530,7 @@ batch:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 224(R12)
-	PREFETCHT0     640(SI)
+	PREFETCHT0     128(SI)(R15*1)
 	VBROADCASTI128 400(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4542,7 +4558,7 @@ batch:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
-	PREFETCHT0     704(SI)
+	PREFETCHT0     192(SI)(R15*1)
 	VBROADCASTI128 448(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4812,7 +4828,7 @@ filled:
 	VPXOR          Y11, Y12, Y12
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 32(R12)
-	PREFETCHT0     512(SI)
+	PREFETCHT0     (SI)(R15*1)
 	VBROADCASTI128 304(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4859,7 +4875,7 @@ filled:
 	VPCLMULQDQ     $0x00, Y15, Y10, Y10
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 128(R12)
-	PREFETCHT0     576(SI)
+	PREFETCHT0     64(SI)(R15*1)
 	VBROADCASTI128 352(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4908,7 +4924,7 @@ filled:
 	VPXOR          Y11, Y12, Y12
 	VPXOR          Y10, Y12, Y12
 	VMOVDQA        Y12, 224(R12)
-	PREFETCHT0     640(SI)
+	PREFETCHT0     128(SI)(R15*1)
 	VBROADCASTI128 400(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -4936,7 +4952,7 @@ filled:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
-	PREFETCHT0     704(SI)
+	PREFETCHT0     192(SI)(R15*1)
 	VBROADCASTI128 448(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -5021,7 +5037,7 @@ final:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
-	PREFETCHT0     512(SI)
+	PREFETCHT0     (SI)(R15*1)
 	VBROADCASTI128 304(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -5049,7 +5065,7 @@ final:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
-	PREFETCHT0     576(SI)
+	PREFETCHT0     64(SI)(R15*1)
 	VBROADCASTI128 352(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -5077,7 +5093,7 @@ final:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
-	PREFETCHT0     640(SI)
+	PREFETCHT0     128(SI)(R15*1)
 	VBROADCASTI128 400(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -5105,7 +5121,7 @@ final:
 	VAESDEC        Y8, Y5, Y5
 	VAESDEC        Y8, Y6, Y6
 	VAESDEC        Y8, Y7, Y7
-	PREFETCHT0     704(SI)
+	PREFETCHT0     192(SI)(R15*1)
 	VBROADCASTI128 448(AX), Y8
 	VAESDEC        Y8, Y0, Y0
 	VAESDEC        Y8, Y1, Y1
@@ -5154,7 +5170,7 @@ final:
 	XCHGQ          R11, R12
 
 wipe:
-	MOVQ    CX, left+64(FP)
+	MOVQ    CX, left+88(FP)
 	VPXOR   Y0, Y0, Y0
 	CMPQ    R11, R12
 	CMOVQHI R12, R11

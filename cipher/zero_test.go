@@ -28,7 +28,7 @@ func TestDecryptUntilZero(t *testing.T) {
 						}
 						untouched := randomBytes(r, len(src))
 						got := bytes.Clone(untouched)
-						if n := x.DecryptUntilZero(got, stored, 77); n != stop {
+						if n := x.DecryptUntilZero(got, stored, 77, nil); n != stop {
 							t.Fatalf("unit %d, %d units, %d zeros in unit %d: %d bytes, want %d", unitSize, units, zeros, at, n, stop)
 						}
 						before := min(stop, at*unitSize)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"sealblk/blockdev"
+	"sealblk/internal/prefetch"
 )
 
 // Transform changes data between the submitter's buffers and the bounce memory.
@@ -15,8 +16,10 @@ type Transform interface {
 	// a guest changes: each byte is read once.
 	Outgoing(dst, src []byte, offset int64)
 	// Incoming makes what is read from what is stored. dst may be memory that a
-	// guest sees and changes: it gets the result only, and is not read back.
-	Incoming(dst, src []byte, offset int64)
+	// guest sees and changes: it gets the result only, and is not read back. next is the
+	// src of a call that comes soon, if that is known: its memory may be asked for in the
+	// meantime, but its bytes are not there yet for certain.
+	Incoming(dst, src []byte, offset int64, next []byte)
 }
 
 // Interruptible is a Transform that wants to know when a queue is closed with requests
@@ -111,7 +114,11 @@ func powerOfTwo(n int) bool { return n > 0 && n&(n-1) == 0 }
 type plain struct{}
 
 func (plain) Outgoing(dst, src []byte, _ int64) { copy(dst, src) }
-func (plain) Incoming(dst, src []byte, _ int64) { copy(dst, src) }
+
+func (plain) Incoming(dst, src []byte, _ int64, next []byte) {
+	prefetch.Read(next)
+	copy(dst, src)
+}
 
 // features are what the layer supports over a lower device.
 func (c *Config) features(lower blockdev.Features) blockdev.Features {

@@ -33,8 +33,8 @@ func (x toy) apply(dst, src []byte, offset int64) {
 	}
 }
 
-func (x toy) Outgoing(dst, src []byte, offset int64) { x.apply(dst, src, offset) }
-func (x toy) Incoming(dst, src []byte, offset int64) { x.apply(dst, src, offset) }
+func (x toy) Outgoing(dst, src []byte, offset int64)           { x.apply(dst, src, offset) }
+func (x toy) Incoming(dst, src []byte, offset int64, _ []byte) { x.apply(dst, src, offset) }
 
 func newMemory(t testing.TB, size int64, opts memory.Options) *memory.Device {
 	t.Helper()

@@ -62,13 +62,14 @@ func gather(t Transform, unit int, mem []byte, buffers [][]byte, at *cursor, off
 }
 
 // scatter fills the bytes at the cursor with the incoming form of mem, whole
-// units. Units that lie across buffers are transformed in mem.
-func scatter(t Transform, unit int, mem []byte, buffers [][]byte, at *cursor, offset int64) {
+// units. Units that lie across buffers are transformed in mem. next is what is
+// transformed after that.
+func scatter(t Transform, unit int, mem []byte, buffers [][]byte, at *cursor, offset int64, next []byte) {
 	for pos := 0; pos < len(mem); {
 		start := pos
 		if dst := at.rest(buffers); len(dst) >= unit {
 			n := min(len(dst), len(mem)-pos) &^ (unit - 1)
-			t.Incoming(dst[:n], mem[pos:pos+n], offset+int64(pos))
+			t.Incoming(dst[:n], mem[pos:pos+n], offset+int64(pos), or(mem[pos+n:], next))
 			at.offset += n
 			pos += n
 			continue
@@ -76,7 +77,7 @@ func scatter(t Transform, unit int, mem []byte, buffers [][]byte, at *cursor, of
 		for ahead := *at; pos < len(mem) && len(ahead.rest(buffers)) < unit; pos += unit {
 			ahead.skip(buffers, unit)
 		}
-		t.Incoming(mem[start:pos], mem[start:pos], offset+int64(start))
+		t.Incoming(mem[start:pos], mem[start:pos], offset+int64(start), or(mem[pos:], next))
 		at.put(buffers, mem[start:pos])
 	}
 }

@@ -25,21 +25,21 @@ func (q *queue) wholeUnits(buffers [][]byte) bool {
 }
 
 // direct moves the data of a request between the submitter's memory and the stored
-// bytes, in one go.
-func (q *queue) direct(r *blockdev.Request, stored []byte) (err error) {
+// bytes, in one go. next is what is read after them.
+func (q *queue) direct(r *blockdev.Request, stored, next []byte) (err error) {
 	defer q.caught(&err)
 	pos := 0
 	for _, b := range r.Buffers {
 		if len(b) == 0 {
 			continue
 		}
-		part := stored[pos : pos+len(b)]
-		if r.Op == blockdev.Read {
-			q.transform.Incoming(b, part, r.Offset+int64(pos))
-		} else {
-			q.transform.Outgoing(part, b, r.Offset+int64(pos))
-		}
+		part, offset := stored[pos:pos+len(b)], r.Offset+int64(pos)
 		pos += len(b)
+		if r.Op == blockdev.Read {
+			q.transform.Incoming(b, part, offset, or(stored[pos:], next))
+		} else {
+			q.transform.Outgoing(part, b, offset)
+		}
 	}
 	return nil
 }
@@ -59,18 +59,41 @@ func (q *queue) caught(err *error) {
 	panic(p)
 }
 
-// lookAhead checks a request that comes next, and has its stored bytes on their way
-// from memory when its turn comes.
-func (q *queue) lookAhead(r *blockdev.Request, info *blockdev.Info) error {
-	if err := r.Check(info); err != nil {
-		return err
+// coming is a request whose turn will come.
+type coming struct {
+	err    error  // of its check
+	stored []byte // its stored bytes, if they can be reached
+}
+
+// foresee checks requests and asks for the first line of what each is stored in: the
+// processor finds the addresses of several pages at the same time, but waits, and so
+// would the cipher, for that of each page if they are asked for one after the other.
+func (q *queue) foresee(reqs []*blockdev.Request) {
+	info := q.dev.Info()
+	for i, r := range reqs {
+		c := coming{err: r.Check(&info)}
+		if c.err == nil {
+			c.stored = q.view(r)
+			prefetch.Line(c.stored)
+		}
+		q.coming[i] = c
 	}
-	switch stored := q.view(r); {
-	case stored == nil:
-	case r.Op == blockdev.Read:
-		prefetch.Read(stored)
-	default:
-		prefetch.Write(stored)
+}
+
+// soon returns the stored bytes that a request will read, and has those that it will
+// write on their way.
+func (q *queue) soon(r *blockdev.Request, c *coming) []byte {
+	if r.Op == blockdev.Read {
+		return c.stored
 	}
+	prefetch.Write(c.stored)
 	return nil
+}
+
+// or returns b, or c if b is empty.
+func or(b, c []byte) []byte {
+	if len(b) > 0 {
+		return b
+	}
+	return c
 }

@@ -25,7 +25,7 @@ func (s *spy) Outgoing(dst, src []byte, offset int64) {
 	s.apply(dst, src, offset)
 }
 
-func (s *spy) Incoming(dst, src []byte, offset int64) {
+func (s *spy) Incoming(dst, src []byte, offset int64, _ []byte) {
 	s.at = append(s.at, &src[0])
 	s.apply(dst, src, offset)
 }

@@ -42,7 +42,7 @@ func FuzzFragments(f *testing.F) {
 			if !bytes.Equal(mem, want[at:at+len(mem)]) {
 				t.Fatalf("outgoing bytes at %d are wrong", at)
 			}
-			scatter(x, x.unit, mem, in.Buffers, &to, offset+int64(at))
+			scatter(x, x.unit, mem, in.Buffers, &to, offset+int64(at), nil)
 		}
 		if !bytes.Equal(in.Bytes(), plain) || !in.Intact() || !out.Intact() {
 			t.Fatalf("incoming bytes are wrong")

@@ -13,9 +13,9 @@ type counting struct {
 	incoming *int
 }
 
-func (x counting) Incoming(dst, src []byte, offset int64) {
+func (x counting) Incoming(dst, src []byte, offset int64, next []byte) {
 	*x.incoming++
-	x.toy.Incoming(dst, src, offset)
+	x.toy.Incoming(dst, src, offset, next)
 }
 
 // TestTransformsNoMoreThanAskedFor: who polls for one request does not wait for the

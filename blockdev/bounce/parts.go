@@ -1,18 +1,15 @@
 package bounce
 
-import (
-	"sealblk/blockdev"
-	"sealblk/internal/prefetch"
-)
+import "sealblk/blockdev"
 
-// start takes a request that is valid.
-func (q *queue) start(r *blockdev.Request) {
+// start takes a request that is valid. next is what is read after it where it is stored.
+func (q *queue) start(r *blockdev.Request, next []byte) {
 	if r.Op != blockdev.Flush && r.Length == 0 || q.ignores(r) {
 		q.done.Push(r, nil)
 		return
 	}
 	if stored := q.view(r); stored != nil {
-		q.done.Push(r, q.direct(r, stored))
+		q.done.Push(r, q.direct(r, stored, next))
 		return
 	}
 	slot, ok := q.slots.pop()
@@ -120,16 +117,21 @@ func (q *queue) load(c *chunk, slot int32) {
 	q.below(&c.req)
 }
 
-// prefetch has what was read on its way from memory, which a device wrote to, when it is
-// transformed.
-func (q *queue) prefetch(r *blockdev.Request) {
-	if r.Tag&ownTag == 0 && r.Op == blockdev.Read {
-		prefetch.Read(q.chunks[r.Tag].iov[0])
+// following is what was read for the request that returns next.
+func (q *queue) following() []byte {
+	if len(q.next) == 0 {
+		return nil
 	}
+	r := q.next[0]
+	if r.Tag&ownTag != 0 || r.Op != blockdev.Read {
+		return nil
+	}
+	return q.chunks[r.Tag].iov[0]
 }
 
-// returned takes a request that came back from below.
-func (q *queue) returned(r *blockdev.Request) {
+// returned takes a request that came back from below. next is what was read for the next
+// one.
+func (q *queue) returned(r *blockdev.Request, next []byte) {
 	if r.Tag&ownTag != 0 {
 		q.finish(int32(r.Tag&^ownTag), r.Err)
 		return
@@ -141,7 +143,7 @@ func (q *queue) returned(r *blockdev.Request) {
 	case r.Err != nil:
 		p.err = r.Err
 	case r.Op == blockdev.Read:
-		scatter(q.transform, q.unit, c.iov[0], p.req.Buffers, &c.at, r.Offset)
+		scatter(q.transform, q.unit, c.iov[0], p.req.Buffers, &c.at, r.Offset, next)
 	}
 	c.home.push(int32(r.Tag))
 	p.out--

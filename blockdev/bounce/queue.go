@@ -2,6 +2,7 @@ package bounce
 
 import (
 	"errors"
+	"slices"
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/internal/ready"
@@ -44,6 +45,8 @@ type queue struct {
 	slots   stack // free parents
 	waiting line  // parents that need a chunk
 
+	coming []coming // the requests that are being submitted
+
 	batch []*blockdev.Request // on the way to the lower queue
 	came  []*blockdev.Request // on the way from it
 	next  []*blockdev.Request // those of came whose turn has not come
@@ -64,6 +67,7 @@ func newQueue(d *Device, lower blockdev.Queue, arena arena, depth int) *queue {
 		parents:   make([]parent, depth),
 		slots:     newStack(0, depth),
 		waiting:   line{ring: make([]int32, depth)},
+		coming:    make([]coming, burst),
 		batch:     make([]*blockdev.Request, 0, burst),
 		came:      make([]*blockdev.Request, burst),
 		done:      ready.New(depth),
@@ -76,23 +80,35 @@ func newQueue(d *Device, lower blockdev.Queue, arena arena, depth int) *queue {
 
 // Submit takes requests and starts as much of them as there are chunks for.
 func (q *queue) Submit(reqs ...*blockdev.Request) {
-	info := q.dev.Info()
-	var next error
-	for i, r := range reqs {
-		err := next
-		if i == 0 {
-			err = r.Check(&info)
+	if len(reqs) == 1 {
+		info := q.dev.Info()
+		q.take(reqs[0], reqs[0].Check(&info), nil)
+	} else {
+		for batch := range slices.Chunk(reqs, burst) {
+			q.takeAll(batch)
 		}
-		if i+1 < len(reqs) {
-			next = q.lookAhead(reqs[i+1], &info)
-		}
-		if err != nil {
-			q.done.Push(r, err)
-			continue
-		}
-		q.start(r)
 	}
 	q.send()
+}
+
+func (q *queue) takeAll(reqs []*blockdev.Request) {
+	q.foresee(reqs)
+	for i, r := range reqs {
+		var next []byte
+		if i+1 < len(reqs) {
+			next = q.soon(reqs[i+1], &q.coming[i+1])
+		}
+		q.take(r, q.coming[i].err, next)
+	}
+}
+
+// take starts a request, unless its check found an error.
+func (q *queue) take(r *blockdev.Request, err error, next []byte) {
+	if err != nil {
+		q.done.Push(r, err)
+		return
+	}
+	q.start(r, next)
 }
 
 // Push hands what was submitted to the lower queue's kernel side.
@@ -130,10 +146,8 @@ func (q *queue) collect(most int) int {
 	n := min(most, len(q.next))
 	for range n {
 		r := q.next[0]
-		if q.next = q.next[1:]; len(q.next) > 0 {
-			q.prefetch(q.next[0])
-		}
-		q.returned(r)
+		q.next = q.next[1:]
+		q.returned(r, q.following())
 	}
 	return n
 }

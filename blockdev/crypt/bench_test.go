@@ -26,7 +26,7 @@ func BenchmarkIncoming(b *testing.B) {
 				buffers := make([]byte, 32*run)
 				b.SetBytes(int64(run))
 				for i, at := 0, 0; b.Loop(); i, at = (i+1)%32, (at+run)%size {
-					t.Incoming(buffers[i*run:][:run], disk[at:at+run], int64(at))
+					t.Incoming(buffers[i*run:][:run], disk[at:at+run], int64(at), nil)
 				}
 			})
 		}

@@ -25,9 +25,9 @@ func (t *transform) Outgoing(dst, src []byte, offset int64) {
 // those that are. src is bounce memory, or the stored bytes themselves, which only a
 // write to the same unit changes between the look and the decryption: its read may give
 // anything that the writer's data and what was there before mix to.
-func (t *transform) Incoming(dst, src []byte, offset int64) {
+func (t *transform) Incoming(dst, src []byte, offset int64, next []byte) {
 	for at := 0; at < len(src); {
-		at += t.cipher.DecryptUntilZero(dst[at:], src[at:], sector(offset+int64(at)))
+		at += t.cipher.DecryptUntilZero(dst[at:], src[at:], sector(offset+int64(at)), next)
 		for ; at < len(src) && binary.NativeEndian.Uint64(src[at:]) == 0; at += t.unit {
 			t.beginsWithZeros(dst[at:at+t.unit], src[at:at+t.unit], offset+int64(at))
 		}

@@ -44,7 +44,7 @@ type kernel struct {
 	current, next  reg.GPPhysical // tweaks of this batch, of the next
 	unitTweaks     reg.GPPhysical // encrypted tweaks of a group
 	index          reg.GPPhysical // byte index there of the next unit's
-	word           reg.GPPhysical // for the moment
+	ahead          reg.GPPhysical // how far ahead of src memory is asked for
 
 	states               []reg.VecPhysical
 	key                  reg.VecPhysical
@@ -55,9 +55,9 @@ type kernel struct {
 
 func (k kernel) generate() {
 	name := map[bool]string{false: "encrypt", true: "decrypt"}[k.decrypt] + k.engine
-	signature := "func(keys, dst, src *byte, units, unitSize, lo, hi uint64)"
+	signature := "func(keys, dst, src *byte, units, unitSize, lo, hi uint64, ahead, then uintptr, turn uint64)"
 	if k.decrypt {
-		signature = "func(keys, dst, src *byte, units, unitSize, lo, hi, skip uint64) (left uint64)"
+		signature = "func(keys, dst, src *byte, units, unitSize, lo, hi, skip uint64, ahead, then uintptr, turn uint64) (left uint64)"
 	}
 	TEXT(name, 0, signature)
 	k.assign()
@@ -68,6 +68,7 @@ func (k kernel) generate() {
 	if k.decrypt {
 		k.stopAtZero()
 	}
+	k.look()
 	MOVQ(k.batches, k.left)
 	DECQ(k.left)
 	JZ(LabelRef("last"))
@@ -100,12 +101,9 @@ func (k kernel) generate() {
 // stopAtZero ends the run before a unit whose first 8 bytes are zero, if none of skip's
 // bits are set. These bytes are needed in a moment, and nothing waits for the answer.
 func (k *kernel) stopAtZero() {
-	skip, err := Param("skip").Resolve()
-	if err != nil {
-		panic(err)
-	}
-	MOVQ(Mem{Base: k.src}, k.word)
-	ORQ(skip.Addr, k.word)
+	word := k.ahead
+	MOVQ(Mem{Base: k.src}, word)
+	ORQ(parameter("skip"), word)
 	JZ(LabelRef("wipe"))
 }
 
@@ -115,7 +113,7 @@ func (k *kernel) assign() {
 	k.sector, k.step = reg.R8, reg.R10
 	k.current, k.next = reg.R11, reg.R12
 	k.unitTweaks, k.index = reg.R13, reg.RBX
-	k.word = reg.R15
+	k.ahead = reg.R15
 
 	k.states, k.key = k.regs[:inFlight], k.regs[8]
 	k.base, k.u, k.v, k.w = k.regs[9], k.regs[10], k.regs[11], k.regs[12]
@@ -131,11 +129,7 @@ func (k *kernel) setUp() {
 	Load(Param("units"), k.units)
 	Load(Param("unitSize"), k.batches)
 	Load(Param("lo"), k.sector)
-	hi, err := Param("hi").Resolve()
-	if err != nil {
-		panic(err)
-	}
-	k.hi = hi.Addr
+	k.hi = parameter("hi")
 	MOVQ(k.batches, k.step)
 	SHRQ(U8(log2(512)), k.step)
 	SHRQ(U8(log2(k.batchBytes())), k.batches)
@@ -184,19 +178,30 @@ func (k *kernel) batch(steps []func()) {
 	XCHGQ(k.current, k.next)
 }
 
-// fetchAhead is how far ahead of the batch, in bytes, the source is asked for: what is
-// in the caches takes no notice, and what is in memory comes while this batch is in the
-// rounds. A processor finds out by itself only after some lines of each page, and a data
-// unit is a page at most. Beyond the end of the run it is wasted, but cannot fault.
-const fetchAhead = 512
+// look sets ahead for a unit: to then, once as many units have gone by as turn says.
+func (k *kernel) look() {
+	MOVQ(parameter("ahead"), k.ahead)
+	DECQ(parameter("turn"))
+	CMOVQEQ(parameter("then"), k.ahead)
+	MOVQ(k.ahead, parameter("ahead"))
+}
 
-// fetch asks, in the shadow of some rounds, for as many lines as a batch has.
+// fetch asks, in the shadow of some rounds, for as many lines of memory as a batch has.
 func (k *kernel) fetch(r int) {
-	const cacheLine, every = 64, 3
-	line := (r - 2) / every
-	if r >= 2 && (r-2)%every == 0 && line*cacheLine < k.batchBytes() {
-		PREFETCHT0(Mem{Base: k.src, Disp: fetchAhead + line*cacheLine})
+	const cacheLine, first, every = 64, 2, 3
+	line := (r - first) / every
+	if r >= first && (r-first)%every == 0 && line*cacheLine < k.batchBytes() {
+		PREFETCHT0(Mem{Base: k.src, Index: k.ahead, Scale: 1, Disp: line * cacheLine})
 	}
+}
+
+// parameter is where one lies in memory: there are not registers enough for all.
+func parameter(name string) Mem {
+	p, err := Param(name).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return p.Addr
 }
 
 // round takes register i one round on. The tweak after the rounds is added to the
