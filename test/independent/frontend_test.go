@@ -2,6 +2,7 @@ package independent_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 
 	"sealblk/bench"
 	"sealblk/internal/leaktest"
+	"sealblk/vhost/frontend"
 )
 
 func TestMain(m *testing.M) { leaktest.Main(m) }
@@ -31,7 +33,7 @@ func TestHarnessAgreesWithLibblkio(t *testing.T) {
 	if !*compare {
 		t.Skip("asked for with -libblkio only")
 	}
-	frontend, program := buildFrontend(t), build(t)
+	driver, program := buildDriver(t), build(t)
 	place, err := bench.Place(1)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +50,7 @@ func TestHarnessAgreesWithLibblkio(t *testing.T) {
 				continue // of 2 us, what a front-end itself takes is too large a part
 			}
 			w.Queues, w.Runtime, w.Ramp, w.Polling, w.Seed = 1, 300*time.Millisecond, 30*time.Millisecond, true, 1
-			check(t, s, w, place, frontend)
+			check(t, s, w, place, driver)
 		}
 	}
 }
@@ -68,11 +70,7 @@ func start(t *testing.T, name string, h *bench.Host, place bench.Placement) *ben
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		switch err := s.Close(); {
-		case err == nil:
-		case strings.HasPrefix(name, "qsd-"): // 7.2 may not end by itself after libblkio's driver: it was killed
-			t.Log(err)
-		default:
+		if err := errors.Join(awaitEnd(s.Socket), s.Close()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -82,7 +80,21 @@ func start(t *testing.T, name string, h *bench.Host, place bench.Placement) *ben
 	return s
 }
 
-func check(t *testing.T, s *bench.Server, w bench.Workload, place bench.Placement, frontend string) {
+// awaitEnd waits until the session of libblkio's driver, which just goes away, is over: by
+// one that is not, since servers have one at a time.
+func awaitEnd(socket string) error {
+	s, err := frontend.Dial(context.Background(), socket)
+	if err != nil {
+		return err
+	}
+	s.SetTimeout(patience)
+	_, err = s.GetFeatures()
+	return errors.Join(err, s.Leave(patience), s.Close())
+}
+
+const patience = 20 * time.Second
+
+func check(t *testing.T, s *bench.Server, w bench.Workload, place bench.Placement, driver string) {
 	t.Helper()
 	var iops, p50 []float64
 	var ours, theirs [2][]float64
@@ -91,7 +103,7 @@ func check(t *testing.T, s *bench.Server, w bench.Workload, place bench.Placemen
 		if err != nil {
 			t.Fatal(err)
 		}
-		i, l := other(t, frontend, s.Socket, &w, place)
+		i, l := other(t, driver, s.Socket, &w, place)
 		iops, p50 = append(iops, r.IOPS/i), append(p50, r.LatencyUs.P50/l)
 		ours[0], ours[1] = append(ours[0], r.IOPS), append(ours[1], r.LatencyUs.P50)
 		theirs[0], theirs[1] = append(theirs[0], i), append(theirs[1], l)
@@ -111,13 +123,13 @@ func check(t *testing.T, s *bench.Server, w bench.Workload, place bench.Placemen
 func differs(ratio float64) bool { return ratio < 0.85 || ratio > 1.15 }
 
 // other runs libblkio's driver.
-func other(t *testing.T, frontend, socket string, w *bench.Workload, place bench.Placement) (iops, p50 float64) {
+func other(t *testing.T, driver, socket string, w *bench.Workload, place bench.Placement) (iops, p50 float64) {
 	t.Helper()
 	args := []string{socket, w.RW, strconv.Itoa(w.BlockSize), strconv.Itoa(w.IODepth), fmt.Sprint(w.Runtime.Seconds()), strconv.Itoa(deviceSize)}
 	if len(place.Frontend) > 0 {
 		args = append(args, strconv.Itoa(place.Frontend[0]))
 	}
-	out, err := exec.Command(frontend, args...).CombinedOutput()
+	out, err := exec.Command(driver, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -132,7 +144,7 @@ func median(v []float64) float64 {
 	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
 }
 
-func buildFrontend(t *testing.T) string {
+func buildDriver(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	cmd := exec.Command(leaktest.Tool(t, "cargo"), "build", "--release", "--locked", "--target-dir", dir)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"sealblk/vhost/protocol"
 	"sealblk/vhost/virtqueue"
@@ -149,12 +150,20 @@ func (d *Disk) SetWriteCache(on bool) error {
 	return d.Session.SetConfig(writebackOffset, protocol.ConfigWritable, wce)
 }
 
-// Close stops the queues if they run and the back-end still answers, and frees
+// leavePatience is how long a back-end that has stopped all queues may take to end a
+// session.
+const leavePatience = 10 * time.Second
+
+// Close stops the queues if they run and the back-end still answers, leaves it, and frees
 // everything.
 func (d *Disk) Close() error {
 	var errs []error
 	if d.started {
-		if err := d.Stop(); !errors.Is(err, ErrDisconnected) {
+		err := d.Stop()
+		if err == nil {
+			err = d.Session.Leave(leavePatience)
+		}
+		if !errors.Is(err, ErrDisconnected) {
 			errs = append(errs, err)
 		}
 	}

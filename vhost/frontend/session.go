@@ -59,7 +59,7 @@ func (s *Session) Conn() *protocol.Conn { return s.conn }
 // Close closes the connection and the back-end channel.
 func (s *Session) Close() error {
 	// A Disk has a second descriptor of the connection, which must not keep it up.
-	err := errors.Join(s.shutdown(), s.conn.Close())
+	err := errors.Join(s.shutdown(unix.SHUT_RDWR), s.conn.Close())
 	if s.backend != nil {
 		err = errors.Join(err, s.backend.close())
 		s.backend = nil
@@ -70,9 +70,30 @@ func (s *Session) Close() error {
 	return err
 }
 
+// Leave tells the back-end that nothing more comes, and waits, for as long as patience at
+// most, until it has closed its end. Close is still to be called. A back-end that is told
+// to exit while it is still at that may never do so: qemu-storage-daemon 7.2 waits then
+// with a lock that the thread of the session needs to end it.
+func (s *Session) Leave(patience time.Duration) error {
+	s.SetTimeout(patience)
+	if err := s.shutdown(unix.SHUT_WR); err != nil {
+		return err
+	}
+	for {
+		m, err := s.Receive()
+		switch {
+		case errors.Is(err, ErrDisconnected):
+			return nil
+		case err != nil:
+			return fmt.Errorf("wait until the back-end lets go: %w", err)
+		}
+		m.Files.CloseAll()
+	}
+}
+
 // Interrupt ends the connection and every wait on it, from any goroutine. Close is
 // still to be called.
-func (s *Session) Interrupt() { _ = s.shutdown() }
+func (s *Session) Interrupt() { _ = s.shutdown(unix.SHUT_RDWR) }
 
 // Set sends a message that has no reply of its own. With REPLY_ACK negotiated it
 // waits for the back-end's answer; without, nil means that it was sent.
@@ -185,13 +206,13 @@ func connError(err error) error {
 	return err
 }
 
-func (s *Session) shutdown() error {
+func (s *Session) shutdown(how int) error {
 	raw, err := s.conn.SyscallConn()
 	if err != nil {
 		return err
 	}
 	var serr error
-	if err := raw.Control(func(fd uintptr) { serr = unix.Shutdown(int(fd), unix.SHUT_RDWR) }); err != nil {
+	if err := raw.Control(func(fd uintptr) { serr = unix.Shutdown(int(fd), how) }); err != nil {
 		return err
 	}
 	if serr == unix.ENOTCONN || serr == unix.ENOTSOCK { // the back-end was faster; no socket
