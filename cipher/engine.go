@@ -10,7 +10,7 @@ package cipher
 // number hi:lo before encryption, and lo grows by unitSize/512 from unit to unit,
 // modulo 2^64. hi is zero outside of tests. decryptUnits returns how many units are
 // left: it ends before one whose first 8 bytes are zero, unless skip, a number, is not.
-// What will be needed soon, as package cipher's soon says, changes nothing but the time.
+// What will be needed soon changes nothing but the time.
 type engine uint8
 
 const (

@@ -13,7 +13,7 @@ type soon struct {
 const (
 	// farAhead is how far ahead of the work memory is asked for, in bytes: the cipher
 	// takes 300 ns for so many, and two or three times as long where each line is waited
-	// for.
+	// for. They are whole units of every size.
 	farAhead = UnitMax
 	// nearAhead is how far ahead where there is not so much. A processor finds out by
 	// itself that bytes are read one after the other, but only after some lines.

@@ -2,7 +2,7 @@ package cipher
 
 import "testing"
 
-// TestSoon goes over runs as the kernels do: what is asked for is the rest of the run, as
+// TestSoon goes over runs as the kernels do, whose asking nobody sees: what is asked for is the rest of the run, as
 // far ahead as it goes, and then the beginning of what comes next.
 func TestSoon(t *testing.T) {
 	src, other := make([]byte, 5*farAhead), make([]byte, 2*farAhead)

@@ -1,6 +1,9 @@
 package bounce
 
-import "sealblk/blockdev"
+import (
+	"sealblk/blockdev"
+	"sealblk/internal/prefetch"
+)
 
 // start takes a request that is valid. next is what is read after it where it is stored.
 func (q *queue) start(r *blockdev.Request, next []byte) {
@@ -132,6 +135,9 @@ func (q *queue) following() []byte {
 // returned takes a request that came back from below. next is what was read for the next
 // one.
 func (q *queue) returned(r *blockdev.Request, next []byte) {
+	if r.Op != blockdev.Read {
+		prefetch.Read(next)
+	}
 	if r.Tag&ownTag != 0 {
 		q.finish(int32(r.Tag&^ownTag), r.Err)
 		return

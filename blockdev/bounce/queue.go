@@ -6,6 +6,7 @@ import (
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/internal/ready"
+	"sealblk/internal/prefetch"
 )
 
 // burst is how many requests go to or come from the lower queue in one call.
@@ -102,8 +103,11 @@ func (q *queue) takeAll(reqs []*blockdev.Request) {
 	}
 }
 
-// take starts a request, unless its check found an error.
+// take starts a request, unless its check found an error. A read asks for next meanwhile.
 func (q *queue) take(r *blockdev.Request, err error, next []byte) {
+	if r.Op != blockdev.Read {
+		prefetch.Read(next)
+	}
 	if err != nil {
 		q.done.Push(r, err)
 		return

@@ -46,7 +46,7 @@ func OpenSession(s *Session, o Options) (*Disk, error) {
 		return nil, err
 	}
 	if err := d.Start(); err != nil {
-		return nil, errors.Join(err, d.Close())
+		return nil, errors.Join(err, d.free())
 	}
 	return d, nil
 }
@@ -56,7 +56,7 @@ func OpenSession(s *Session, o Options) (*Disk, error) {
 func Connect(s *Session, o Options) (*Disk, error) {
 	d := &Disk{Session: s, options: o, hangup: -1}
 	if err := d.connect(); err != nil {
-		return nil, errors.Join(err, d.Close())
+		return nil, errors.Join(err, d.free())
 	}
 	return d, nil
 }
@@ -150,24 +150,27 @@ func (d *Disk) SetWriteCache(on bool) error {
 	return d.Session.SetConfig(writebackOffset, protocol.ConfigWritable, wce)
 }
 
-// leavePatience is how long a back-end that has stopped all queues may take to end a
-// session.
-const leavePatience = 10 * time.Second
+// leavePatience is how long Close waits for a back-end that answers to end the session.
+const leavePatience = 2 * time.Second
 
 // Close stops the queues if they run and the back-end still answers, leaves it, and frees
 // everything.
 func (d *Disk) Close() error {
-	var errs []error
+	var err error
 	if d.started {
-		err := d.Stop()
-		if err == nil {
-			err = d.Session.Leave(leavePatience)
-		}
-		if !errors.Is(err, ErrDisconnected) {
-			errs = append(errs, err)
-		}
+		err = d.Stop()
 	}
-	errs = append(errs, d.Session.Close())
+	if err == nil {
+		_ = d.Session.Leave(leavePatience) // who needs to know calls it before
+	}
+	if errors.Is(err, ErrDisconnected) {
+		err = nil
+	}
+	return errors.Join(err, d.free())
+}
+
+func (d *Disk) free() error {
+	errs := []error{d.Session.Close()}
 	if d.hangup >= 0 {
 		errs = append(errs, unix.Close(d.hangup))
 	}

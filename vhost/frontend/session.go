@@ -70,24 +70,36 @@ func (s *Session) Close() error {
 	return err
 }
 
-// Leave tells the back-end that nothing more comes, and waits, for as long as patience at
-// most, until it has closed its end. Close is still to be called. A back-end that is told
+// Leave tells the back-end that nothing more comes, and waits until it has closed its end,
+// for as long as patience at most. Close is still to be called. A back-end that is told
 // to exit while it is still at that may never do so: qemu-storage-daemon 7.2 waits then
 // with a lock that the thread of the session needs to end it.
 func (s *Session) Leave(patience time.Duration) error {
-	s.SetTimeout(patience)
+	end := time.Now().Add(patience)
 	if err := s.shutdown(unix.SHUT_WR); err != nil {
 		return err
 	}
+	fd, err := s.dup()
+	if err != nil {
+		return err
+	}
+	return errors.Join(awaitHangup(fd, end), unix.Close(fd))
+}
+
+// awaitHangup waits until the other end of a connection is closed. What it still sends is
+// left alone.
+func awaitHangup(fd int, end time.Time) error {
 	for {
-		m, err := s.Receive()
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		n, err := unix.Poll(p, int(max(0, time.Until(end).Milliseconds())))
 		switch {
-		case errors.Is(err, ErrDisconnected):
+		case n > 0:
 			return nil
-		case err != nil:
+		case err != nil && err != unix.EINTR:
 			return fmt.Errorf("wait until the back-end lets go: %w", err)
+		case err == nil:
+			return fmt.Errorf("wait until the back-end lets go: %w", ErrTimeout)
 		}
-		m.Files.CloseAll()
 	}
 }
 

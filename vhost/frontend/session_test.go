@@ -2,6 +2,7 @@ package frontend
 
 import (
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -168,4 +169,48 @@ func TestBackendChannel(t *testing.T) {
 		}
 	}
 	<-served
+}
+
+// TestLeave: the back-end's end is waited for, and not for longer than it is said.
+func TestLeave(t *testing.T) {
+	t.Run("closes", func(t *testing.T) {
+		s, c := sessionPair(t)
+		told := make(chan error)
+		go func() {
+			var m protocol.Message
+			err := c.ReadMessage(&m)
+			told <- errors.Join(ignore(err, io.EOF), c.Close())
+		}()
+		if err := errors.Join(s.Leave(time.Minute), <-told); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("is silent", func(t *testing.T) {
+		s, _ := sessionPair(t)
+		if err := s.Leave(10 * time.Millisecond); !errors.Is(err, ErrTimeout) {
+			t.Error(err)
+		}
+	})
+	t.Run("goes on sending", func(t *testing.T) {
+		s, c := sessionPair(t)
+		if err := c.WriteMessage(reply(protocol.GetFeatures), protocol.AppendU64(nil, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Leave(10 * time.Millisecond); !errors.Is(err, ErrTimeout) {
+			t.Error(err)
+		}
+	})
+	t.Run("is gone", func(t *testing.T) {
+		s, c := sessionPair(t)
+		if err := errors.Join(c.Close(), s.Leave(time.Minute)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func ignore(err, target error) error {
+	if errors.Is(err, target) {
+		return nil
+	}
+	return err
 }
