@@ -32,7 +32,7 @@ func TestDataPathInTheSandbox(t *testing.T) {
 	for _, engine := range []string{"uring", "threads"} {
 		t.Run(engine, func(t *testing.T) {
 			state := newState(t)
-			s := serve(t, state, program(t, state, "export", "db", "--io-engine", engine))
+			s := serve(t, state, server(state, "export", "db", "--io-engine", engine))
 			want := bytes.Repeat([]byte("sandbox!"), 1<<17) // 1 MiB
 			for range 2 {
 				d := s.connect()
@@ -164,11 +164,11 @@ func gone(t *testing.T, pid int) {
 // broker does not outlive it.
 func TestWorkerKilled(t *testing.T) {
 	state := newState(t)
-	s := serve(t, state, program(t, state, "export", "db"))
+	s := serve(t, state, server(state, "export", "db"))
 	assistant := s.broker()
 	s.signal(syscall.SIGKILL)
 	s.cmd.Wait()
-	s = serve(t, state, program(t, state, "export", "db"))
+	s = serve(t, state, server(state, "export", "db"))
 	gone(t, assistant)
 	d := s.connect()
 	defer d.Close()
@@ -183,7 +183,7 @@ func TestWorkerKilled(t *testing.T) {
 // hindrance to the next.
 func TestBrokerKilled(t *testing.T) {
 	state := newState(t)
-	s := serve(t, state, program(t, state, "export", "db"))
+	s := serve(t, state, server(state, "export", "db"))
 	assistant := s.broker()
 	if err := unix.Kill(assistant, unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestBrokerKilled(t *testing.T) {
 	if err := s.cmd.Wait(); err != nil {
 		t.Fatalf("the worker failed without its broker: %v", err)
 	}
-	s = serve(t, state, program(t, state, "export", "db"))
+	s = serve(t, state, server(state, "export", "db"))
 	s.signal(syscall.SIGTERM)
 	s.endsClean()
 }
@@ -206,7 +206,7 @@ func TestBrokerKilled(t *testing.T) {
 // end before its worker has drained.
 func TestSignalToTheGroup(t *testing.T) {
 	state := newState(t)
-	cmd := program(t, state, "export", "db")
+	cmd := server(state, "export", "db")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	s := serve(t, state, cmd)
 	assistant := s.broker()
@@ -267,7 +267,7 @@ func TestWorkerUser(t *testing.T) {
 	if err := os.WriteFile(config, []byte("[worker]\nuser = \"daemon\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, state, program(t, state, "--config", config, "export", "db"))
+	s := serve(t, state, server(state, "--config", config, "export", "db"))
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil || !bytes.Contains(status, []byte("Uid:\t1\t1\t1\t1\n")) {
 		t.Errorf("%s, %v", status, err)

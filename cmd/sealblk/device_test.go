@@ -74,7 +74,7 @@ func TestBlockDeviceGrowsInTheSandbox(t *testing.T) {
 			l, state := newLoop(t, 24<<20), t.TempDir()
 			mustRun(t, state, "disk", "create", "db", "--size", "8M", "--backend", "file:"+l.path, c.encrypted)
 			mustRun(t, state, "disk", "set", "db", "--zeroes", c.zeroes)
-			s := serve(t, state, program(t, state, "export", "db", "--io-engine", c.engine))
+			s := serve(t, state, server(state, "export", "db", "--io-engine", c.engine))
 			told := make(chan frontend.Config, 10)
 			d, err := frontend.Open(context.Background(), s.socket, frontend.Options{
 				Timeout: patience, ConfigChanged: func(c frontend.Config) { told <- c },

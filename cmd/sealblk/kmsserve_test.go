@@ -44,7 +44,7 @@ type kmsService struct {
 
 func serveKMS(t *testing.T, state string, flags ...string) *kmsService {
 	t.Helper()
-	cmd := program(t, state, append([]string{"kms", "serve", "--listen", "127.0.0.1:0", "--log-level", "debug"}, flags...)...)
+	cmd := server(state, append([]string{"kms", "serve", "--listen", "127.0.0.1:0", "--log-level", "debug"}, flags...)...)
 	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +52,7 @@ func serveKMS(t *testing.T, state string, flags ...string) *kmsService {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	defer hurry(cmd)()
 	r := bufio.NewReader(stderr)
 	line, err := r.ReadString('\n')
 	url, ready := strings.CutPrefix(strings.TrimSpace(line), "sealblk: ready: KMS on ")
@@ -69,6 +70,7 @@ func serveKMS(t *testing.T, state string, flags ...string) *kmsService {
 	stopped := false
 	s.stop = func() error {
 		stopped = true
+		defer hurry(cmd)()
 		cmd.Process.Signal(syscall.SIGINT)
 		log := <-logged
 		for _, word := range []string{"Signature", "sealblk:disk", "access_key_secret", "CiphertextBlob"} {
@@ -161,7 +163,7 @@ func elsewhere(t *testing.T, s *kmsService, credentials, id string) {
 	}
 	uri := "aliyun:local/" + id
 	mustRun(t, host, "--config", config, "disk", "create", "db", "--size", "1M", "--key", uri)
-	export := serve(t, host, program(t, host, "--config", config, "export", "db"))
+	export := serve(t, host, server(host, "--config", config, "export", "db"))
 	export.connect().Close()
 	key := filepath.Join(host, "db.key")
 	mustRun(t, host, "--config", config, "disk", "export-key", "db", "--out", key, "--yes-i-know")

@@ -166,7 +166,7 @@ func absent(ts *testscript.TestScript, _ bool, args []string) {
 // listen, as that of an export does that is ready.
 func await(ts *testscript.TestScript, _ bool, args []string) {
 	path := ts.MkAbs(args[0])
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		found, err := filepath.Glob(path)
 		if err == nil && slices.ContainsFunc(found, isReady) {
 			return

@@ -26,14 +26,32 @@ import (
 
 const patience = 20 * time.Second
 
-// program runs the program in a process of its own, on a state directory.
+// ends is how long a program may take that is to end.
+const ends = 3 * patience
+
+// program runs the program in a process of its own, on a state directory, until it should
+// have ended.
 func program(t *testing.T, state string, args ...string) *exec.Cmd {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), ends)
 	t.Cleanup(cancel)
+	return programFor(ctx, state, args...)
+}
+
+// server runs the program for as long as the test takes, which ends it.
+func server(state string, args ...string) *exec.Cmd {
+	return programFor(context.Background(), state, args...)
+}
+
+func programFor(ctx context.Context, state string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "sealblk", args...) // testscript.Main put it there
 	cmd.Env = append(os.Environ(), "SEALBLK_STATE_DIR="+state)
 	return cmd
+}
+
+// hurry kills a server that takes too long for what is asked of it, unless it is stopped.
+func hurry(cmd *exec.Cmd) (stop func() bool) {
+	return time.AfterFunc(ends, func() { cmd.Process.Kill() }).Stop
 }
 
 func mustRun(t *testing.T, state string, args ...string) string {
@@ -66,6 +84,7 @@ func serve(t *testing.T, state string, cmd *exec.Cmd) *served {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	defer hurry(cmd)()
 	for log := bufio.NewReader(s.stderr); ; {
 		line, err := log.ReadString('\n')
 		if err != nil || !strings.HasPrefix(line, "sealblk: warning: ") && !strings.Contains(line, "ready") {
@@ -96,6 +115,7 @@ func (s *served) signal(sig os.Signal) {
 // endsClean waits for the export, which must leave nothing.
 func (s *served) endsClean() {
 	s.t.Helper()
+	defer hurry(s.cmd)()
 	if err := s.cmd.Wait(); err != nil {
 		s.t.Fatalf("export: %v", err)
 	}
@@ -123,7 +143,7 @@ func TestSignalsDrain(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 		t.Run(sig.String(), func(t *testing.T) {
 			state := newState(t)
-			s := serve(t, state, program(t, state, "export", "db"))
+			s := serve(t, state, server(state, "export", "db"))
 			d := s.connect()
 			confirmed := make(chan int)
 			go func() {
@@ -143,7 +163,7 @@ func TestSignalsDrain(t *testing.T) {
 			s.endsClean()
 			d.Close()
 
-			s = serve(t, state, program(t, state, "export", "db"))
+			s = serve(t, state, server(state, "export", "db"))
 			d = s.connect()
 			defer d.Close()
 			for i := max(0, n-1024); i < n; i++ {
@@ -162,7 +182,7 @@ func TestSignalsDrain(t *testing.T) {
 // that waits in the queue behind it.
 func TestSilentFrontEndDoesNotHoldUp(t *testing.T) {
 	state := newState(t)
-	s := serve(t, state, program(t, state, "export", "db"))
+	s := serve(t, state, server(state, "export", "db"))
 	for range 2 {
 		conn, err := net.Dial("unix", s.socket)
 		if err != nil {
@@ -180,7 +200,7 @@ func TestSilentFrontEndDoesNotHoldUp(t *testing.T) {
 // TestIgnoredSignalsStayIgnored: nohup and background jobs of scripts mean it.
 func TestIgnoredSignalsStayIgnored(t *testing.T) {
 	state := newState(t)
-	cmd := program(t, state)
+	cmd := server(state)
 	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP INT; exec sealblk export db`}
 	s := serve(t, state, cmd)
 	s.signal(syscall.SIGHUP)
@@ -198,7 +218,7 @@ func TestIgnoredSignalsStayIgnored(t *testing.T) {
 // to say.
 func TestServesOnWithoutItsLog(t *testing.T) {
 	state := newState(t)
-	s := serve(t, state, program(t, state, "export", "db"))
+	s := serve(t, state, server(state, "export", "db"))
 	s.stderr.Close()
 	conn, err := net.Dial("unix", s.socket)
 	if err != nil {
@@ -319,7 +339,7 @@ func awaitOpen(t *testing.T, pid int, path string) {
 // TestControlSocketIsPrivate: only its owner can stop an export, or connect to it.
 func TestControlSocketIsPrivate(t *testing.T) {
 	state := newState(t)
-	s := serve(t, state, program(t, state, "export", "db"))
+	s := serve(t, state, server(state, "export", "db"))
 	path := filepath.Join(state, "run", "db.ctl")
 	for _, p := range []string{path, s.socket} {
 		info, err := os.Stat(p)

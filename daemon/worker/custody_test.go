@@ -248,7 +248,7 @@ func TestPausedUntilTheKMSAnswers(t *testing.T) {
 // the key is gone, for good; the export ends with its front-end and says why.
 func TestDetachWipesAndFails(t *testing.T) {
 	h, w := keyed(t, disk.KeyLossDetach)
-	const grace = 300 * time.Millisecond
+	const grace = 2 * time.Second // in which the mistake below is put right
 	stop := h.export(w.options(grace))
 	d := h.connect()
 	if _, err := d.Queue(0).WriteAt(make([]byte, 4096), 0); err != nil {
@@ -263,15 +263,15 @@ func TestDetachWipesAndFails(t *testing.T) {
 	}
 	w.enable() // it was a mistake
 	h.becomes("usable", func(s control.Status) bool { return s.KeyState == "usable" })
-	time.Sleep(2 * grace) // nothing happens, which nothing tells
+	time.Sleep(grace + grace/4) // nothing happens, which nothing tells
 	if s := h.status(); s.IOState != "running" {
 		t.Fatalf("%+v", s)
 	}
 
-	w.disable()
 	began := time.Now()
+	w.disable()
 	h.ioBecomes("failed")
-	if took := time.Since(began); took < grace/2 {
+	if took := time.Since(began); took < grace {
 		t.Errorf("the grace was %v", took)
 	}
 	if n := secrets(); n != running-1 {

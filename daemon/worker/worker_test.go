@@ -380,7 +380,7 @@ func TestQueueThreadsTakeNoSignals(t *testing.T) {
 	h := newHost(t)
 	h.create("db", true, 512)
 	h.export(Options{Disk: "db", FD: -1})
-	before := deafThreads(t)
+	before := lastingDeafThreads(t)
 	d, err := frontend.Open(context.Background(), h.socket, frontend.Options{Queues: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -391,8 +391,27 @@ func TestQueueThreadsTakeNoSignals(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := deafThreads(t) - before; got != 2 {
-		t.Errorf("%d threads block Go's preemption signal, want the 2 that serve queues", got)
+	for end := time.Now().Add(10 * time.Second); ; {
+		got := lastingDeafThreads(t) - before
+		if got == 2 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d threads block Go's preemption signal, want the 2 that serve queues", got)
+		}
+	}
+}
+
+// lastingDeafThreads waits for two counts that agree: Go makes each thread with all signals
+// blocked, until it runs.
+func lastingDeafThreads(t *testing.T) int {
+	t.Helper()
+	for was := -1; ; time.Sleep(20 * time.Millisecond) {
+		n := deafThreads(t)
+		if n == was {
+			return n
+		}
+		was = n
 	}
 }
 

@@ -34,7 +34,7 @@ func New(t testing.TB) string {
 		cancel()
 		c.Wait() //nolint:errcheck // it was killed
 	})
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if conn, err := net.Dial("unix", socket); err == nil { // it listens
 			conn.Close()
 			return socket

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"sealblk/daemon/control"
+	"sealblk/keymgr/kmstest"
 	"sealblk/test/guest"
 )
 
@@ -28,13 +29,13 @@ type remoteKMS struct {
 // newRemoteKMS makes a KMS with the key alias/tenant, serves it, and has h use it.
 func newRemoteKMS(t *testing.T, h *host) *remoteKMS {
 	t.Helper()
-	k := &remoteKMS{host: newHost(t), addr: "127.0.0.1:0"}
+	k := &remoteKMS{host: newHost(t), addr: kmstest.FreeAddress(t)}
 	credentials, config := filepath.Join(h.dir, "access-key.toml"), filepath.Join(h.dir, "config.toml")
 	k.run("kms", "access-key", "create", "--principal", "disk-service", "--out", credentials)
 	k.run("key", "create", "--alias", "alias/tenant")
 	k.run("key", "authorize", "alias/tenant", "--principal", "disk-service", "--allow", "generate,decrypt,reencrypt")
 	k.start()
-	text := fmt.Sprintf("[kms.aliyun]\nendpoint = \"http://%s\"\ncredentials = %q\ntimeout = \"1s\"\n[worker]\nkey_check_interval = \"1s\"\n", k.addr, credentials)
+	text := fmt.Sprintf("[kms.aliyun]\nendpoint = \"http://%s\"\ncredentials = %q\ntimeout = \"10s\"\n[worker]\nkey_check_interval = \"1s\"\n", k.addr, credentials)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func newRemoteKMS(t *testing.T, h *host) *remoteKMS {
 	return k
 }
 
-// start serves the KMS, from the second time on at the same address.
+// start serves the KMS, each time at the same address.
 func (k *remoteKMS) start() {
 	k.t.Helper()
 	k.cmd = k.command("kms", "serve", "--listen", k.addr)
@@ -55,11 +56,9 @@ func (k *remoteKMS) start() {
 		k.t.Fatal(err)
 	}
 	line, err := bufio.NewReader(stderr).ReadString('\n')
-	_, addr, ok := strings.Cut(strings.TrimSpace(line), "http://")
-	if err != nil || !ok {
+	if err != nil || !strings.HasSuffix(line, "http://"+k.addr+"\n") {
 		k.t.Fatalf("kms serve: %q, %v", line, err)
 	}
-	k.addr = addr
 	go io.Copy(io.Discard, stderr)
 }
 
@@ -72,8 +71,9 @@ func (k *remoteKMS) stop() {
 	}
 }
 
-func (h *host) becomes(t *testing.T, disk, io, key string, within time.Duration) {
+func (h *host) becomes(t *testing.T, disk, io, key string) {
 	t.Helper()
+	const within = 30 * time.Second // only a hang takes longer
 	for end := time.Now().Add(within); ; time.Sleep(20 * time.Millisecond) {
 		v := h.show(disk)
 		if v.IOState == io && v.KeyState == key {
@@ -99,10 +99,10 @@ func TestKMSDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	vm.Must(t, load)
-	h.becomes(t, "db", control.IORunning, "usable", 5*time.Second)
+	h.becomes(t, "db", control.IORunning, "usable")
 
 	k.stop()
-	h.becomes(t, "db", control.IORunning, "unknown", 10*time.Second)
+	h.becomes(t, "db", control.IORunning, "unknown")
 	began := time.Now()
 	h.refused("KMS cannot be reached", "disk", "attach", "next", "--qmp", vm.QMP(), "--key-deadline", "2s")
 	if took := time.Since(began); took < time.Second || took > 10*time.Second {
@@ -133,16 +133,16 @@ func TestKMSDown(t *testing.T) {
 	if err := vm.WaitDisk(t.Context(), "vdb"); err != nil {
 		t.Fatal(err)
 	}
-	h.becomes(t, "db", control.IORunning, "usable", 5*time.Second)
+	h.becomes(t, "db", control.IORunning, "usable")
 
 	k.run("key", "disable", "alias/tenant")
-	h.becomes(t, "db", control.IOPaused, "disabled", 5*time.Second)
+	h.becomes(t, "db", control.IOPaused, "disabled")
 	k.stop()
 	k.run("key", "enable", "alias/tenant")
 	time.Sleep(2 * time.Second) // that nobody can know
-	h.becomes(t, "db", control.IOPaused, "unknown", 5*time.Second)
+	h.becomes(t, "db", control.IOPaused, "unknown")
 	k.start()
-	h.becomes(t, "db", control.IORunning, "usable", 10*time.Second)
+	h.becomes(t, "db", control.IORunning, "usable")
 	vm.Must(t, goesOn)
 	if got := vm.Must(t, verify); strings.Count(got, "\n") != 1 {
 		t.Errorf("after all that:\n%s", got)

@@ -47,7 +47,7 @@ func TestRewrapUnderGuest(t *testing.T) {
 		t.Errorf("the key from before counts still: %+v", s)
 	}
 	h.run("key", "disable", "alias/second")
-	export.ioBecomes(t, control.IOPaused, lossDeadline)
+	export.ioBecomes(t, control.IOPaused, patience)
 	h.run("key", "enable", "alias/second")
 	vm.Must(t, goesOn)
 	if got := vm.Must(t, verify); strings.Count(got, "\n") != 1 {
