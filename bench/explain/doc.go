@@ -42,7 +42,7 @@
 //
 // Where the kernel or the user's rights do not do, Watch fails with an error that says
 // what to do; [Supported] asks beforehand. Close detaches everything, and so does the end of
-// this process. What a full map could not take is counted in [Report].Lost.
+// this process. What a map could not take is counted in [Report].Lost.
 //
 // # Requirements
 //

@@ -22,8 +22,8 @@ type Report struct {
 	// Device goes from when a request is issued to a block device to its completion.
 	Device      Latency `json:"device_us"`
 	DeviceBytes uint64  `json:"device_bytes"`
-	// Lost is how much did not fit into the collector's tables: if it is not 0 the
-	// rest is incomplete.
+	// Lost is how much did not fit into the collector's tables, or found them locked: if
+	// it is not 0 the rest is incomplete.
 	Lost uint64 `json:"lost"`
 }
 

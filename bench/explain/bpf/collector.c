@@ -45,11 +45,12 @@ struct bpf_perf_event_data {
 	__u64 cs;
 };
 
-// linux/bpf.h, linux/sched.h
+// linux/bpf.h, linux/sched.h, asm-generic/errno-base.h
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
 #define BPF_MAP_TYPE_LRU_HASH 9
 #define BPF_NOEXIST 1
+#define ENOENT 2
 #define TASK_DEAD 0x80
 #define PF_IO_WORKER 0x10
 #define PF_USER_WORKER 0x4000
@@ -73,7 +74,7 @@ const volatile __u32 watched[MAX_PROCESSES];
 // from and until bound what is counted, by CLOCK_MONOTONIC.
 volatile __u64 from, until;
 
-// lost counts what no map had a place for.
+// lost counts what the maps did not take.
 volatile __u64 lost;
 
 struct times {
@@ -416,6 +417,14 @@ int page_fault_user(__u64 *ctx) { return fault(); }
 SEC("tp_btf/page_fault_kernel")
 int page_fault_kernel(__u64 *ctx) { return fault(); }
 
+// done counts a change of a map that was not made: the lock of a bucket may be refused.
+static __always_inline bool done(long err)
+{
+	if (err && err != -ENOENT)
+		__sync_fetch_and_add(&lost, 1);
+	return !err;
+}
+
 // A bio is made by the process, or a worker of its. The request that it goes into may
 // be issued by anyone, as the process may issue those of others.
 static __always_inline int mark(__u64 bio)
@@ -423,7 +432,7 @@ static __always_inline int mark(__u64 bio)
 	__u64 one = 1;
 
 	if (ours(bpf_get_current_pid_tgid() >> 32))
-		bpf_map_update_elem(&bios, &bio, &one, 0);
+		done(bpf_map_update_elem(&bios, &bio, &one, 0));
 	return 0;
 }
 
@@ -439,7 +448,7 @@ int block_bio_complete(__u64 *ctx)
 {
 	__u64 bio = ctx[1];
 
-	bpf_map_delete_elem(&bios, &bio);
+	done(bpf_map_delete_elem(&bios, &bio));
 	return 0;
 }
 
@@ -453,7 +462,7 @@ int block_rq_issue(__u64 *ctx)
 
 	for (int i = 0; i < MAX_PARTS && bio; i++) {
 		key = (__u64)bio;
-		if (!bpf_map_delete_elem(&bios, &key))
+		if (done(bpf_map_delete_elem(&bios, &key)))
 			any = true;
 		bio = bio->bi_next;
 	}
@@ -461,7 +470,7 @@ int block_rq_issue(__u64 *ctx)
 		return 0;
 	key = (__u64)rq;
 	now = bpf_ktime_get_ns();
-	bpf_map_update_elem(&issued, &key, &now, 0);
+	done(bpf_map_update_elem(&issued, &key, &now, 0));
 	return 0;
 }
 
@@ -477,7 +486,7 @@ int block_rq_complete(__u64 *ctx)
 		return 0;
 	now = bpf_ktime_get_ns();
 	ns = now - *begun;
-	bpf_map_delete_elem(&issued, &key);
+	done(bpf_map_delete_elem(&issued, &key));
 	if (!counted(now))
 		return 0;
 	d->count++;
