@@ -80,7 +80,6 @@ func TestCompareShowsASlowServer(t *testing.T) {
 	for _, e := range []Endpoint{fast, same, slow} {
 		p.Targets = append(p.Targets, &Target{Name: e.Name, socket: e.Socket})
 	}
-	p.Workloads[0].Runtime = 30 * time.Millisecond
 	steps := 0
 	p.Started = func(s Step) {
 		if s.Number != steps || s.Of != 3+3*3 {
@@ -88,22 +87,23 @@ func TestCompareShowsASlowServer(t *testing.T) {
 		}
 		steps++
 	}
-	all, err := p.Compare(context.Background(), 3, false)
-	if err != nil {
-		t.Fatal(err)
+	// In a short run a busy machine may be what shows.
+	for _, runtime := range []time.Duration{30 * time.Millisecond, 300 * time.Millisecond, 3 * time.Second} {
+		p.Workloads[0].Runtime, steps = runtime, 0
+		all, err := p.Compare(context.Background(), 3, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) != 3 || all[2].Target != "slow" || len(all[2].Samples) != 3 {
+			t.Fatalf("compared %+v", all)
+		}
+		same, slow := all[1].Ratios, all[2].Ratios
+		if slow["iops"].Median <= 0.5 && slow["p50_us"].Median >= 2 && same["iops"].Max >= 0.5 {
+			return
+		}
+		t.Logf("in %v: like server: %+v; slow server: %+v", runtime, same, slow)
 	}
-	if len(all) != 3 || all[2].Target != "slow" || len(all[2].Samples) != 3 {
-		t.Fatalf("compared %+v", all)
-	}
-	if r := all[2].Ratios["iops"]; r.Median > 0.5 {
-		t.Errorf("slow server: ratio of IOPS %+v", r)
-	}
-	if r := all[2].Ratios["p50_us"]; r.Median < 2 {
-		t.Errorf("slow server: ratio of latency %+v", r)
-	}
-	if r := all[1].Ratios["iops"]; r.Max < 0.5 {
-		t.Errorf("like server: ratio of IOPS %+v", r)
-	}
+	t.Error("the slow server did not show, or the like one did")
 }
 
 func TestCompareFails(t *testing.T) {

@@ -84,7 +84,7 @@ func TestDetachSaysThatTheGuestHoldsTheDisk(t *testing.T) {
 	q.unplug = holds
 	before := q.state()
 	for range 2 { // the second finds a request pending, which is no error of its own
-		ctx, cancel := context.WithTimeout(patient(t), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(patient(t), 3*time.Second)
 		_, err := Detach(ctx, m, "disk0")
 		cancel()
 		wantError(t, q, before, err, ErrGuestHolds, "detach again")

@@ -131,7 +131,7 @@ func TestAttachToRealQEMU(t *testing.T) {
 				t.Errorf("second attach: %v", err)
 			}
 			// No guest runs that could let go of it.
-			ctx, cancel := context.WithTimeout(patient(t), 500*time.Millisecond)
+			ctx, cancel := context.WithTimeout(patient(t), 3*time.Second)
 			defer cancel()
 			if _, err := Detach(ctx, m, "disk0"); !errors.Is(err, ErrGuestHolds) {
 				t.Errorf("detach: %v", err)
@@ -178,7 +178,7 @@ func TestRealQEMURollsBackWhenTheBackendIsDead(t *testing.T) {
 	m := realQEMU(t, with(sharedQ35, rootPort, []string{"-object", "memory-backend-ram,id=unused,size=1M"})...)
 	before := picture(t, m)
 	for name, path := range map[string]string{"no socket": shortDir(t) + "/none", "stale socket": staleSocket(t)} {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		_, err := Attach(ctx, m, AttachOptions{ID: "disk0", SocketPath: path, NoProbe: true})
 		cancel()
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "(rolled back)") {

@@ -87,7 +87,7 @@ func TestRollBackSaysWhenTheGuestHoldsTheDisk(t *testing.T) {
 		chardev: present, device: unknown}
 	q.chardevs["disk0-chardev"] = "s"
 	q.devices["disk0"] = &fakeDevice{typ: driver, bus: "rp0", chardev: "disk0-chardev"}
-	ctx, cancel := context.WithTimeout(patient(t), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(patient(t), 3*time.Second)
 	defer cancel()
 	if err := p.remove(ctx); !errors.Is(err, ErrGuestHolds) {
 		t.Fatalf("got %v", err)

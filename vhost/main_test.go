@@ -201,9 +201,14 @@ func until(t testing.TB, what string, cond func() bool) {
 func readable(t testing.TB, fd int, d time.Duration) bool {
 	t.Helper()
 	p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	n, err := unix.Poll(p, int(d.Milliseconds()))
-	must(t, err)
-	return n == 1
+	for end := time.Now().Add(d); ; {
+		n, err := unix.Poll(p, max(0, int(time.Until(end).Milliseconds())))
+		if err == unix.EINTR {
+			continue
+		}
+		must(t, err)
+		return n == 1
+	}
 }
 
 // serve runs Serve on a socket until the test ends.

@@ -40,7 +40,11 @@ func testAllocations(s *suite) {
 	for name, batch := range batches {
 		run := s.bare(q, batch)
 		run()
-		if n := testing.AllocsPerRun(5, run); n != 0 {
+		n := 1.0
+		for try := 0; try < 5 && n != 0; try++ { // the runtime may have made a thread
+			n = testing.AllocsPerRun(5, run)
+		}
+		if n != 0 {
 			s.Errorf("%s: %v allocations per run", name, n)
 		}
 	}

@@ -5,10 +5,13 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,6 +92,9 @@ func processorTime(t *testing.T, pids []int) (sum time.Duration) {
 		}
 		for _, task := range tasks {
 			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, task.Name()))
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+				continue // the thread has ended
+			}
 			if err != nil {
 				t.Fatal(err)
 			}

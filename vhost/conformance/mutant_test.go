@@ -28,6 +28,8 @@ type proxy struct {
 	request func(*protocol.Message) (bool, error)
 	// reply may do the same to an answer; more is sent after it.
 	reply func(*protocol.Message) (pass bool, more []protocol.Header)
+	// silent is set if something never comes then: only time can tell.
+	silent bool
 }
 
 var errDie = errors.New("the mutant dies")
@@ -223,7 +225,7 @@ var mutants = []struct {
 		}
 		return true, nil
 	}}, "log/the-used-ring-is-logged-if-that-is-asked-for"},
-	{"error descriptors are dropped", proxy{request: func(m *protocol.Message) (bool, error) {
+	{"error descriptors are dropped", proxy{silent: true, request: func(m *protocol.Message) (bool, error) {
 		if is(m, protocol.SetVringErr) && m.Files.Len() == 1 {
 			m.Files.CloseAll()
 			m.Payload[1] = 1
@@ -232,7 +234,7 @@ var mutants = []struct {
 	}}, "chain/a-head-of-65535-is-rejected"},
 }
 
-// quick bounds runs that are expected to wait for nothing.
+// quick bounds runs that wait for what never comes.
 var quick = conformance.Options{Patience: time.Second, CaseTime: 3 * time.Second, Budget: 30 * time.Second}
 
 func mutant(t *testing.T, p *proxy) conformance.Target {
@@ -240,9 +242,8 @@ func mutant(t *testing.T, p *proxy) conformance.Target {
 }
 
 // notices runs one case, which has to fail.
-func notices(t *testing.T, target conformance.Target, name string) {
+func notices(t *testing.T, target conformance.Target, name string, o conformance.Options) {
 	t.Helper()
-	o := quick
 	o.Select = func(c *conformance.Case) bool { return c.Name() == name }
 	report := conformance.Run(t.Context(), target, o)
 	if len(report) != 1 || report[0].Result != conformance.Fail || report[0].NotRun {
@@ -327,7 +328,7 @@ func TestDeviceMutants(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			notices(t, conformance.Target{Socket: serveDevice(t, &faulty{d, m.finished})}, m.fails)
+			notices(t, conformance.Target{Socket: serveDevice(t, &faulty{d, m.finished})}, m.fails, patient)
 		})
 	}
 }
@@ -336,11 +337,15 @@ func TestDeviceMutants(t *testing.T) {
 func TestMutants(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
-			notices(t, mutant(t, &m.proxy), m.fails)
+			o := patient
+			if m.silent {
+				o = quick
+			}
+			notices(t, mutant(t, &m.proxy), m.fails, o)
 		})
 	}
 	t.Run("none", func(t *testing.T) {
-		o := quick
+		o := patient
 		o.Select = func(c *conformance.Case) bool {
 			for _, m := range mutants {
 				if c.Name() == m.fails {
