@@ -110,8 +110,9 @@ func TestPause(t *testing.T) {
 		vm.Must(t, goesOn)
 		t.Logf("the guest goes on %v after the key was enabled", time.Since(enabled))
 	}
-	if slices.Min(took[:]) > lossDeadline { // a host that stands still delays one pause
-		t.Errorf("paused after %v, want %v", took, lossDeadline)
+	slices.Sort(took[:])
+	if took[1] > lossDeadline { // a host that stands still delays one pause
+		t.Errorf("paused after %v, want %v for two of them", took, lossDeadline)
 	}
 	keys.mustBe(t, "when it goes on", e, true)
 	if got := vm.Must(t, verify); strings.Count(got, "\n") != 1 {
