@@ -182,12 +182,17 @@ func (e *export) stop() {
 
 func (e *export) alive() bool { return e.cmd.Process.Signal(syscall.Signal(0)) == nil }
 
+// kill ends the export with no notice, and shows its log if the test has failed.
 func (e *export) kill() {
-	if !e.ended {
-		e.ended = true
-		e.cmd.Process.Kill()
-		e.cmd.Wait()
+	if e.ended {
+		return
 	}
+	e.ended = true
+	e.cmd.Process.Kill()
+	if rest, _ := io.ReadAll(e.rest); e.t.Failed() {
+		e.t.Logf("log of the export:\n%s%s", e.log.String(), rest)
+	}
+	e.cmd.Wait()
 }
 
 // boot starts a guest with two CPUs, two hot-plug slots, and disks that are there

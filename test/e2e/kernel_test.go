@@ -37,8 +37,8 @@ func guestWithLSMs(t *testing.T, lsms string, programs map[string]string) *guest
 	}
 	vm := guest.ForTest(t, guest.Config{
 		CPUs: 2, MemoryMiB: 768,
-		Options: guest.Options{Files: files},
-		Args:    []string{"-append", "console=ttyS0 panic=-1 quiet loglevel=5 lsm=" + lsms},
+		Options:    guest.Options{Files: files},
+		KernelArgs: "lsm=" + lsms,
 	})
 	vm.Must(t, "mount -t securityfs none /sys/kernel/security")
 	return vm

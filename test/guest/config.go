@@ -26,6 +26,8 @@ type Config struct {
 	// Incoming makes a machine without a guest, which waits for that of another machine
 	// of the same configuration. It takes commands when that has moved here.
 	Incoming bool
+	// KernelArgs are given to the guest's kernel after those that each guest gets.
+	KernelArgs string
 	// Args are given to QEMU after all others.
 	Args []string
 	// Console gets what the guest's kernel says as it says it; nil for nobody.
@@ -42,6 +44,13 @@ type Disk struct {
 	Queues int
 }
 
+// kernelArgs are the guest kernel's. A page that is to take data of a disk is not zeroed
+// first: then it has its data from the back-end alone, also when it has arrived in another
+// machine. And the kernel does not try whether the timer's interrupt works: on a crowded
+// host an emulated one comes too late for it, and the guest panics or goes on with a timer
+// that never fires.
+const kernelArgs = "console=ttyS0 panic=-1 quiet loglevel=5 init_on_alloc=0 no_timer_check "
+
 // args is QEMU's command line, with the sockets for commands and QMP at the paths.
 func (c Config) args(port, qmp string) []string {
 	memory := fmt.Sprintf("%dK", c.memoryKiB())
@@ -55,9 +64,7 @@ func (c Config) args(port, qmp string) []string {
 		"-smp", fmt.Sprint(max(c.CPUs, 1)), "-m", memory,
 		"-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=" + share,
 		"-kernel", c.Assets.Kernel, "-initrd", c.Assets.Initrd,
-		// A page that is to take data of a disk is not zeroed first: then it has its data
-		// from the back-end alone, also when it has arrived in another machine.
-		"-append", "console=ttyS0 panic=-1 quiet loglevel=5 init_on_alloc=0",
+		"-append", kernelArgs + c.KernelArgs,
 		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
 		"-chardev", "socket,id=port,path=" + quote(port),
 		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=port,name=sealblk.agent",

@@ -1,8 +1,8 @@
 package guest
 
 import (
-	"bytes"
 	"io"
+	"strings"
 	"sync"
 )
 
@@ -37,7 +37,9 @@ func (c *console) String() string {
 }
 
 // last is the last line that says something.
-func (c *console) last() string {
-	lines := bytes.Split(bytes.TrimSpace([]byte(c.String())), []byte("\n"))
-	return string(bytes.TrimSpace(lines[len(lines)-1]))
+func (c *console) last() string { return lastLine(c.String()) }
+
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	return strings.TrimSpace(text[strings.LastIndex(text, "\n")+1:])
 }

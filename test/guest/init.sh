@@ -10,10 +10,12 @@ mount -t sysfs sys /sys
 mount -t tmpfs run /run
 mount -t tmpfs tmp /tmp
 while read -r module; do
+	echo "init: $module"
 	insmod "/modules/$module.ko" || echo "init: no module $module"
 done </etc/modules
 
 port=/dev/vport0p1
+echo "init: wait for $port"
 until [ -c $port ]; do usleep 10000; done
 mkdir /run/job
 mkfifo /run/done

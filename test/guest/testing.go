@@ -19,6 +19,9 @@ func ForTest(t testing.TB, c Config) *VM {
 	if errors.Is(err, ErrNoAssets) {
 		leaktest.Missing(t, err.Error())
 	}
+	if failed := (*BootError)(nil); errors.As(err, &failed) {
+		t.Fatalf("%v\nits processors:\n%s\nconsole:\n%s", failed, failed.CPUs, failed.Console)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,9 +41,9 @@ func Boot(ctx context.Context, c Config) (*VM, error) {
 	}
 	vm := &VM{console: console{also: c.Console}}
 	if err := vm.boot(ctx, c); err != nil {
-		err = fmt.Errorf("boot guest: %w; the console's last line: %q", err, vm.console.last())
+		failure := vm.newBootError(err)
 		vm.Close()
-		return nil, err
+		return nil, failure
 	}
 	return vm, nil
 }
