@@ -177,9 +177,16 @@ func TestBootSaysWhyItFails(t *testing.T) {
 	if !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "'no-such-device' is not a valid device model name") {
 		t.Errorf("got %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if _, err := Boot(ctx, Config{Args: []string{"-S"}}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v", err)
+	_, err = Boot(ctx, Config{CPUs: 2, Args: []string{"-S"}}) // its processors never start
+	var failed *BootError
+	if !errors.As(err, &failed) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("got %v", err)
+	}
+	for _, want := range []string{"CPU#0", "CPU#1", "EIP=0000fff0"} { // the reset vector
+		if !strings.Contains(failed.CPUs, want) {
+			t.Errorf("no %s in:\n%s", want, failed.CPUs)
+		}
 	}
 }

@@ -44,7 +44,7 @@ func (vm *VM) registers() string {
 			break
 		}
 		for line := range strings.Lines(text) {
-			if strings.HasPrefix(line, "CPU#") || strings.HasPrefix(line, "RIP") {
+			if strings.HasPrefix(line, "CPU#") || strings.Contains(line, "IP=") {
 				all.WriteString(line)
 			}
 		}
