@@ -7,7 +7,7 @@ LINT        := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 VULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: help setup setup-kms build build-pkcs11 test test-pkcs11 race lint fuzz e2e bench bench-cipher bench-check bench-guest demo man generate clean
+.PHONY: help setup setup-kms build build-pkcs11 test test-pkcs11 race lint fuzz e2e bench bench-cipher bench-check bench-disk bench-guest demo man generate clean
 
 help: ## what each target does
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,7 @@ test-pkcs11: setup-kms build-pkcs11 ## the tests with an HSM (SoftHSM)
 
 lint: setup ## golangci-lint (rules of the architecture included) and known vulnerabilities
 	$(GO) run $(LINT) run ./...
+	$(GO) build -overlay bench/testdata/copying/overlay.json ./blockdev/crypt # bench-disk's
 	$(GO) run -exec 'env CGO_ENABLED=1' $(LINT) run --build-tags e2e,pkcs11 ./keymgr/pkcs11/... ./cmd/sealblk
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
@@ -55,6 +56,9 @@ bench-check: setup build ## the benchmark's front-end beside libblkio's (needs c
 	$(GO) test -count=1 -run '^TestHarnessAgreesWithLibblkio$$' -v ./test/independent -libblkio
 	$(GO) build -trimpath -tags purego -o bin/sealblk-purego ./cmd/sealblk
 	$(GO) run ./test/benchguest -sealblk bin/sealblk -agree bin/sealblk-purego
+
+bench-disk: setup build ## what encryption costs on the disk under DIR (.), beside a copy instead of the cipher (10 minutes; FLAGS=--verify)
+	@scripts/bench-disk $(or $(DIR),.) $(FLAGS)
 
 bench-guest: setup build ## fio, a file system and SQLite in a guest, encryption off and on (5 minutes; FLAGS=-help)
 	$(GO) run ./test/benchguest -sealblk bin/sealblk $(FLAGS)

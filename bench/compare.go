@@ -46,10 +46,10 @@ var metrics = []metric{
 }
 
 // Compare runs each workload in so many rounds, and in each round on each target in
-// turn, so that what disturbs the machine disturbs all alike. All servers are started
-// before, and those that are not measured have no front-end; fresh starts them anew for
-// each round. The results are those of the first workload, in the order of the targets,
-// then those of the next.
+// turn, in another order than in the round before, so that what disturbs the machine
+// disturbs all alike. All servers are started before, and those that are not measured
+// have no front-end; fresh starts them anew for each round. The results are those of the
+// first workload, in the order of the targets, then those of the next.
 func (p *Plan) Compare(ctx context.Context, rounds int, fresh bool) (all []*Compared, err error) {
 	c := comparison{plan: p, steps: len(p.Targets) * len(p.Workloads) * rounds, servers: make([]*Server, len(p.Targets))}
 	defer func() { err = errors.Join(err, c.stopAll()) }()
@@ -121,8 +121,8 @@ func (c *comparison) stopAll() error {
 // rounds returns the samples of each target.
 func (c *comparison) rounds(ctx context.Context, w Workload, rounds int, fresh bool) ([][]*Result, error) {
 	samples := make([][]*Result, len(c.servers))
-	for range rounds {
-		for i := range c.servers {
+	for round := range rounds {
+		for _, i := range turns(len(c.servers), round) {
 			r, err := c.one(ctx, i, w, fresh)
 			if err != nil {
 				return nil, err
@@ -131,6 +131,21 @@ func (c *comparison) rounds(ctx context.Context, w Workload, rounds int, fresh b
 		}
 	}
 	return samples, nil
+}
+
+// turns is the order of so many targets in a round. What a machine does to a run may
+// depend on its place in the round and on the run before it: of twice as many rounds as
+// there are targets, each target is twice in each place, and in every other round what
+// followed a target goes before it.
+func turns(targets, round int) []int {
+	order := make([]int, targets)
+	for place := range order {
+		order[place] = (place + round/2) % targets
+	}
+	if round%2 == 1 {
+		slices.Reverse(order)
+	}
+	return order
 }
 
 func (c *comparison) one(ctx context.Context, i int, w Workload, fresh bool) (r *Result, err error) {

@@ -106,6 +106,34 @@ func TestCompareShowsASlowServer(t *testing.T) {
 	t.Error("the slow server did not show, or the like one did")
 }
 
+// No target has an advantage by its place, nor by which other it follows more often
+// than that follows it.
+func TestTurnsAreBalanced(t *testing.T) {
+	for targets := 1; targets <= 6; targets++ {
+		places := map[[2]int]int{}
+		follows := map[[2]int]int{}
+		for round := range 2 * targets {
+			order := turns(targets, round)
+			for place, i := range order {
+				places[[2]int{i, place}]++
+				if place > 0 {
+					follows[[2]int{order[place-1], i}]++
+				}
+			}
+		}
+		for i := range targets {
+			for j := range targets {
+				if n := places[[2]int{i, j}]; n != 2 {
+					t.Errorf("%d targets: target %d is %d times in place %d", targets, i, n, j)
+				}
+				if a, b := follows[[2]int{i, j}], follows[[2]int{j, i}]; a != b {
+					t.Errorf("%d targets: %d follows %d %d times, and goes before it %d times", targets, j, i, a, b)
+				}
+			}
+		}
+	}
+}
+
 func TestCompareFails(t *testing.T) {
 	e, _ := serve(t, "good")
 	p := &Plan{Workloads: []Workload{workload(RandRead)}, Targets: []*Target{{Name: "good", socket: e.Socket}, {Name: "bad", socket: e.Socket + "x"}}}
