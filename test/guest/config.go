@@ -60,7 +60,7 @@ func (c Config) args(port, qmp string) []string {
 	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", "q35,accel=" + cmp.Or(c.Accelerator, TCG) + ",memory-backend=mem", "-cpu", "max",
+		"-machine", "q35,memory-backend=mem", "-accel", c.accel(), "-cpu", "max",
 		"-smp", fmt.Sprint(max(c.CPUs, 1)), "-m", memory,
 		"-object", "memory-backend-memfd,id=mem,size=" + memory + ",share=" + share,
 		"-kernel", c.Assets.Kernel, "-initrd", c.Assets.Initrd,
@@ -78,6 +78,26 @@ func (c Config) args(port, qmp string) []string {
 	}
 	return append(args, c.Args...)
 }
+
+// accel is what runs the CPUs. Emulated ones have a thread each, or take turns in one, and
+// each has a fault in QEMU 7.2. With threads, a CPU goes on executing an instruction that
+// another has replaced, now and then: in a kernel that patches itself while it runs (static
+// keys, tracing) one waits for the other for ever. In turns, before 8.1 (commit c914d46d0a)
+// memory barriers are left out, and what the guest tells a vhost-user back-end may be lost.
+// So a guest that can have no such disk has one thread.
+func (c Config) accel() string {
+	switch {
+	case c.Accelerator == KVM:
+		return KVM
+	case c.hasDisks():
+		return TCG + ",thread=multi"
+	default:
+		return TCG + ",thread=single"
+	}
+}
+
+// hasDisks reports whether there is a vhost-user disk, now or later.
+func (c Config) hasDisks() bool { return len(c.Disks) > 0 || c.RootPorts > 0 }
 
 // memoryKiB is the size of the guest's memory. It is not a multiple of 64 pages: for
 // one that is, QEMU before 9.0 without KVM forgets that a processor may write to a page

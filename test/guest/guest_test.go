@@ -105,6 +105,22 @@ func TestDisksInAGuest(t *testing.T) {
 	}
 }
 
+// TestKernelPatchesItself: a guest whose scheduler is patched again and again, while its
+// other processor runs it, goes on. Only one without disks is sure to.
+func TestKernelPatchesItself(t *testing.T) {
+	vm := ForTest(t, Config{CPUs: 2})
+	out := vm.Must(t, `yes | cat >/dev/null & switching=$!
+for i in $(seq 300); do
+	echo 1 >/proc/sys/kernel/sched_schedstats || exit
+	echo 0 >/proc/sys/kernel/sched_schedstats || exit
+done
+kill $switching
+echo patched`)
+	if out != "patched\n" {
+		t.Errorf("got %q", out)
+	}
+}
+
 func TestCommands(t *testing.T) {
 	vm := ForTest(t, Config{Options: Options{
 		Programs: []string{"cmp"},

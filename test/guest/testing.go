@@ -8,8 +8,8 @@ import (
 )
 
 // ForTest boots a guest for a test, and closes it at the test's end. Without what a
-// guest is made of the test is skipped, under CI=true it fails. The console is
-// logged if the test has failed.
+// guest is made of the test is skipped, under CI=true it fails. If the test has
+// failed, what the guest said and where its processors are is logged.
 func ForTest(t testing.TB, c Config) *VM {
 	t.Helper()
 	if testing.Short() {
@@ -26,9 +26,13 @@ func ForTest(t testing.TB, c Config) *VM {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		processors := ""
+		if t.Failed() {
+			processors = vm.registers()
+		}
 		vm.Close()
 		if t.Failed() {
-			t.Logf("console of the guest:\n%s", vm.Console())
+			t.Logf("the guest's processors:\n%s\nconsole:\n%s", processors, vm.Console())
 		}
 	})
 	return vm
