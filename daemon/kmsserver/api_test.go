@@ -383,6 +383,27 @@ func TestAuditHasThePrincipal(t *testing.T) {
 	}
 }
 
+// TestStopWaitsForTheLog: a server that is stopped has logged each request that it
+// answered, those too whose connection it took from net/http.
+func TestStopWaitsForTheLog(t *testing.T) {
+	s := newSite(t)
+	id, _ := s.newKey(keymgr.Enabled, false)
+	writing, written := make(chan struct{}), make(chan struct{})
+	slow := func() {
+		close(writing)
+		<-written
+	}
+	s.log.slow.Store(&slow)
+	_, err := s.client(local.DiskService).GenerateDataKey(&sdk.GenerateDataKeyRequest{KeyId: &id, EncryptionContext: contextOf(disk1)})
+	s.must(err)
+	<-writing
+	time.AfterFunc(100*time.Millisecond, func() { close(written) }) // time to stop without it
+	s.stop()
+	if log := s.log.String(); !strings.Contains(log, "action=GenerateDataKey") {
+		t.Errorf("stopped before the line was written; the log:\n%s", log)
+	}
+}
+
 func TestNothingSecretIsLogged(t *testing.T) {
 	s := newSite(t)
 	c := s.client(local.DiskService)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -186,9 +187,13 @@ func wantCode(t testing.TB, what string, err error, code string, status int) *te
 type logBuffer struct {
 	mu   sync.Mutex
 	text strings.Builder
+	slow atomic.Pointer[func()] // is called before a line is written
 }
 
 func (b *logBuffer) Write(p []byte) (int, error) {
+	if wait := b.slow.Load(); wait != nil {
+		(*wait)()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.text.Write(p)

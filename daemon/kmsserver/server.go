@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"sealblk/keymgr/local"
@@ -50,7 +51,9 @@ type Server struct {
 	imports *imports
 	// slots are held by the requests that are being answered.
 	slots chan struct{}
-	grace time.Duration
+	// handling counts the calls of ServeHTTP, what they log included.
+	handling sync.WaitGroup
+	grace    time.Duration
 }
 
 // New makes a server of a KMS in its region. Both kms and keys stay the caller's to
@@ -138,21 +141,25 @@ func (s *Server) shutdown(h *http.Server) error {
 }
 
 // drain waits for the requests that took their connections over, of which net/http does
-// not know.
+// not know, and for what is logged of them. There are no new ones by then.
 func (s *Server) drain(ctx context.Context) error {
-	for range cap(s.slots) {
-		select {
-		case s.slots <- struct{}{}:
-			defer func() { <-s.slots }()
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	done := make(chan struct{})
+	go func() {
+		s.handling.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	return nil
 }
 
 // ServeHTTP answers one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.handling.Add(1)
+	defer s.handling.Done()
 	start, id := s.now(), newRequestID()
 	line := &logLine{}
 	result := "ok"
