@@ -37,6 +37,8 @@ type queue struct {
 	batch []*blockdev.Request // submitted to us, not yet to the block device
 	ready []*vhost.Request    // answered, not yet polled
 	done  []*blockdev.Request
+
+	answersFirst bool // what was answered goes first in Poll
 }
 
 func newQueue(d *Device, bq blockdev.Queue, c vhost.QueueConfig) *queue {
@@ -172,11 +174,26 @@ func (q *queue) Push() {
 	q.bq.Push()
 }
 
-// Poll returns what was answered, and what the block device completed. A request
-// with ranges left goes back to the block device, which may be done with it at once.
-func (q *queue) Poll(done []*vhost.Request) int {
+// Poll returns what was answered, and what the block device completed. Either comes
+// first in turn, so that a driver that asks for much of one still gets the other.
+func (q *queue) Poll(done []*vhost.Request) (n int) {
+	if q.answersFirst = !q.answersFirst; q.answersFirst {
+		n = q.answered(done)
+	}
+	n += q.completed(done[n:])
+	return n + q.answered(done[n:])
+}
+
+// answered stores requests that the block device did not see.
+func (q *queue) answered(done []*vhost.Request) int {
 	n := copy(done, q.ready)
 	q.ready = q.ready[:copy(q.ready, q.ready[n:])]
+	return n
+}
+
+// completed stores requests that the block device is done with. One with ranges left goes
+// back to the block device, which may be done with it at once.
+func (q *queue) completed(done []*vhost.Request) (n int) {
 	for {
 		k := q.bq.Poll(q.done[:min(len(done)-n, len(q.done))])
 		for _, io := range q.done[:k] {
