@@ -43,7 +43,9 @@ type backing struct {
 	// noZeroRange: ZERO_RANGE was refused, so zeros are written.
 	noZeroRange atomic.Bool
 	// lost: data that was to be durable may be lost.
-	lost   atomic.Bool
+	lost atomic.Bool
+	// cut: the file has become shorter than the device.
+	cut    atomic.Bool
 	queues atomic.Int32
 }
 

@@ -5,8 +5,10 @@
 // [Open] never alters what it opens: it does not create, extend or format. The
 // device is the Size bytes at Offset of the file; the file has to have them all
 // when it is opened, and a read that meets the end of a file that was cut later
-// fails with blockdev.ErrShort instead of reading as zeros. Requests that the
-// kernel serves in part are continued until they are whole.
+// fails with blockdev.ErrShort instead of reading as zeros, and from then on every
+// request but reads with EIO. (Of a file that is mapped, see below, it is the page
+// with the end that still reads as zeros, and writes are not stopped by the others.)
+// Requests that the kernel serves in part are continued until they are whole.
 //
 //	Read, Write   preadv2, pwritev2 in pieces of at most IOV_MAX buffers
 //	FUA           RWF_DSYNC for Write, a following fdatasync for the others

@@ -146,3 +146,26 @@ func drivePanicking(t *testing.T, d blockdev.Device) *blockdevtest.Driver {
 	t.Cleanup(func() { debug.SetPanicOnFault(old) })
 	return drive(t, d, 4)
 }
+
+// TestHoleInWhatHasGrown: a queue that has not served a request since the device grew
+// forgets the pages there too.
+func TestHoleInWhatHasGrown(t *testing.T) {
+	d, path := inMemory(t, 1<<20, Options{})
+	queue := openQueue(t, d, 4)
+	q, v := blockdevtest.NewDriver(t, queue, 4), queue.(blockdev.Viewer)
+	if err := os.Truncate(path, 2<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Grow(2 << 20); err != nil {
+		t.Fatal(err)
+	}
+	const at = 3 << 19
+	drive(t, d, 1).Must(rw(blockdev.Write, at, blockdevtest.Noise(4, 4096)))
+	if v.View(blockdev.Read, at, 4096) == nil {
+		t.Fatal("what was written is not seen")
+	}
+	q.Must(&blockdev.Request{Op: blockdev.Discard, Offset: at, Length: 4096})
+	if v.View(blockdev.Read, at, 4096) != nil {
+		t.Error("a hole is seen")
+	}
+}

@@ -137,6 +137,7 @@ func (q *mappedQueue) Viewed(addr uintptr) bool {
 
 // Submit forgets the pages that may go.
 func (q *mappedQueue) Submit(reqs ...*blockdev.Request) {
+	q.info.Capacity = q.dev.capacity.Load()
 	for _, r := range reqs {
 		if (r.Op == blockdev.Discard || r.Op == blockdev.WriteZeroes) && r.Check(&q.info) == nil {
 			q.stored.forget(q.dev.offset+r.Offset, r.Length)

@@ -78,6 +78,9 @@ func (o *op) begin(r *blockdev.Request) bool {
 	o.req, o.err, o.again = r, nil, 0
 	o.at, o.left = cursor{}, r.Length
 	o.call.off, o.call.rwf = o.dev.offset+r.Offset, 0
+	if r.Op != blockdev.Read && o.dev.cut.Load() {
+		return o.end(unix.EIO)
+	}
 	if r.Op == blockdev.Flush {
 		return o.sync()
 	}
@@ -158,8 +161,10 @@ func (o *op) advance(res int32) bool {
 // moved goes on after n bytes of a transfer.
 func (o *op) moved(n int64) bool {
 	if direct := int64(o.dev.align.offset); n == 0 || direct != 0 && n%direct != 0 {
-		// The end of the file. Under direct I/O it may lie within a block.
+		// The end of the file. Under direct I/O it may lie within a block. A write would
+		// make the file long again, with zeros where data was.
 		if o.call.kind == callRead {
+			o.dev.cut.Store(true)
 			return o.end(blockdev.ErrShort)
 		}
 		return o.end(unix.EIO)
