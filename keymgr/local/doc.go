@@ -101,7 +101,9 @@
 //	96      nonce, the folder's other files as a JSON object, tag: under the same key
 //
 // Each part is bound to all before it. A restore unpacks into a folder beside the
-// place, opens everything there, and renames it. Both folders of a KMS that was
+// place, opens everything there, and exchanges the two. The lock of the place is held
+// from the look whether there are keys until then; whoever gets the lock of a folder that
+// was replaced meanwhile asks for the new one's. Both folders of a KMS that was
 // restored elsewhere count on by themselves.
 //
 // # Wrapped keys

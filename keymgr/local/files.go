@@ -11,8 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// temporary ends the name of a file that is not finished.
-const temporary = ".tmp"
+const (
+	// temporary ends the name of a file that is not finished.
+	temporary = ".tmp"
+	lockFile  = "lock"
+)
+
+// errReplaced: another folder took the place of the one that was to be locked.
+var errReplaced = errors.New("folder was replaced")
 
 // files is a folder whose files are replaced as a whole.
 type files struct {
@@ -117,21 +123,60 @@ func (f *files) exists(name string) (bool, error) {
 // lock waits until no other process uses the folder. Closing the file unlocks it,
 // and so does the end of the process.
 func (f *files) lock() (*os.File, error) {
-	l, err := os.OpenFile(f.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	for {
+		l, err := f.lockOnce()
+		if !errors.Is(err, errReplaced) {
+			return l, err
+		}
+	}
+}
+
+// lockOnce is lock that fails with errReplaced where a restore has put another folder
+// in the place while it waited: what was read there before is of no use any more, and
+// the lock of the old one keeps nobody out of the new one.
+func (f *files) lockOnce() (*os.File, error) {
+	l, err := os.OpenFile(f.path(lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
-	for {
-		err = unix.Flock(int(l.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
+	err = flock(l)
+	if err == nil {
+		err = f.checkInPlace(l)
 	}
 	if err != nil {
 		l.Close()
-		return nil, fmt.Errorf("lock %s: %w", l.Name(), err)
+		return nil, err
 	}
 	return l, nil
+}
+
+func flock(f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+	}
+}
+
+func (f *files) checkInPlace(lock *os.File) error {
+	mine, err := lock.Stat()
+	if err != nil {
+		return fmt.Errorf("examine lock: %w", err)
+	}
+	there, err := os.Stat(f.path(lockFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return errReplaced
+	case err != nil:
+		return fmt.Errorf("examine lock: %w", err)
+	case !os.SameFile(mine, there):
+		return errReplaced
+	}
+	return nil
 }
 
 func syncFolder(path string) error {

@@ -20,7 +20,8 @@ import (
 
 // Restore makes a KMS in dir from a backup. There must be none, or one without keys.
 // Everything is checked before it takes its place, in one step: after a failure or a
-// crash dir is what it was. It returns how many keys the backup holds.
+// crash there is no KMS in dir, or the one that was. Whoever uses dir meanwhile waits,
+// and finds the restored KMS. It returns how many keys the backup holds.
 func Restore(ctx context.Context, dir string, opts Options, passphrase *secret.Buffer, backup []byte) (keys int, err error) {
 	return restore(ctx, files{dir: dir}, opts, passphrase, backup)
 }
@@ -31,22 +32,27 @@ func restore(ctx context.Context, into files, opts Options, passphrase *secret.B
 		return 0, err
 	}
 	defer root.Destroy()
-	dir := filepath.Clean(into.dir)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+	into.dir = filepath.Clean(into.dir)
+	if err := os.MkdirAll(into.dir, 0o700); err != nil {
 		return 0, fmt.Errorf("create folder: %w", err)
 	}
-	held, err := lockFolder(filepath.Dir(dir))
+	restores, err := lockFolder(filepath.Dir(into.dir))
+	if err != nil {
+		return 0, err
+	}
+	defer restores.Close()
+	held, err := claim(into)
 	if err != nil {
 		return 0, err
 	}
 	defer held.Close()
-	if err := refuseKMS(into); err != nil {
-		return 0, err
-	}
-	made := files{dir: dir + ".restore", step: into.step}
-	if err := os.RemoveAll(made.dir); err != nil { // a crash left it
+	defer removeUnused(into)
+	made := files{dir: into.dir + ".restore", step: into.step}
+	// A crash left it. Had it been put in its place, into would have its keys.
+	if err := os.RemoveAll(made.dir); err != nil {
 		return 0, fmt.Errorf("remove unfinished restore: %w", err)
 	}
+	// Afterwards it is what could not be restored, or what install found without keys.
 	defer os.RemoveAll(made.dir) //nolint:errcheck // the next restore will, too
 	if err := unpack(made, stored); err != nil {
 		return 0, fmt.Errorf("unpack backup: %w", err)
@@ -62,22 +68,43 @@ func restore(ctx context.Context, into files, opts Options, passphrase *secret.B
 	return keys, install(made, into)
 }
 
-// lockFolder makes restores below a folder wait for each other.
+// lockFolder makes restores below a folder wait for each other: they unpack under the
+// same name.
 func lockFolder(path string) (*os.File, error) {
 	d, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open folder: %w", err)
 	}
-	for {
-		if err = unix.Flock(int(d.Fd()), unix.LOCK_EX); err != unix.EINTR { //nolint:errorlint // a bare errno
-			break
-		}
-	}
-	if err != nil {
+	if err := flock(d); err != nil {
 		d.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
+		return nil, err
 	}
 	return d, nil
+}
+
+// claim locks a folder without keys, so that none are made in it before it is replaced.
+func claim(into files) (*os.File, error) {
+	held, err := into.lock()
+	if err != nil {
+		return nil, err
+	}
+	if err := refuseKMS(into); err != nil {
+		held.Close()
+		return nil, err
+	}
+	return held, nil
+}
+
+// removeUnused takes a folder away that holds nothing but the lock, which the caller
+// has. Who waits for it makes the folder again.
+func removeUnused(f files) {
+	entries, err := os.ReadDir(f.dir)
+	if err != nil || len(entries) != 1 || entries[0].Name() != lockFile {
+		return
+	}
+	if removeIfThere(f.path(lockFile)) == nil {
+		os.Remove(f.dir) //nolint:errcheck // an empty folder harms nobody
+	}
 }
 
 // refuseKMS keeps a folder in which there are, or were, keys.
@@ -141,12 +168,16 @@ func checkRestored(ctx context.Context, f files, opts Options) (keys int, err er
 	return keys, err
 }
 
-// install puts a finished folder in its place.
+// install puts a finished folder in its place and leaves what was there under the
+// finished one's name. The caller has the lock of the place.
 func install(made, into files) error {
-	dir := filepath.Clean(into.dir)
-	err := os.Rename(made.dir, dir)
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-		err = unix.Renameat2(unix.AT_FDCWD, made.dir, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE)
+	if err := refuseKMS(into); err != nil { // put there by somebody who does not ask for the lock
+		return err
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, made.dir, unix.AT_FDCWD, into.dir, unix.RENAME_EXCHANGE)
+	if errors.Is(err, unix.EINVAL) { // a file system that cannot, like NFS
+		removeUnused(into)
+		err = os.Rename(made.dir, into.dir) // fails where there is anything again
 	}
 	if err != nil {
 		return fmt.Errorf("put restored KMS in place: %w", err)
@@ -154,5 +185,5 @@ func install(made, into files) error {
 	if err := into.did("rename", "restored"); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(dir))
+	return syncFolder(filepath.Dir(into.dir))
 }

@@ -55,10 +55,7 @@ func (s *store) use(ctx context.Context, make bool) (*session, error) {
 }
 
 func (t *session) start(make bool) (err error) {
-	if err := t.require(make); err != nil {
-		return err
-	}
-	if t.held, err = t.lock(); err != nil {
+	if t.held, err = t.require(make); err != nil {
 		return err
 	}
 	return t.readIndex()
@@ -78,23 +75,23 @@ func (t *session) readIndex() error {
 	return t.settle()
 }
 
-// require sees to it that there is a KMS: another process may have made one since
-// the folder was opened.
-func (t *session) require(make bool) error {
+// require sees to it that there is a KMS, and locks it: another process may have made
+// one since the folder was opened.
+func (t *session) require(make bool) (*os.File, error) {
 	if t.closed {
-		return ErrClosed
+		return nil, ErrClosed
 	}
 	if t.root != nil {
-		return nil
+		return t.lock()
 	}
 	there, err := t.there()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !there && !make {
-		return noKMS(t.dir)
+		return nil, noKMS(t.dir)
 	}
-	return t.prepare()
+	return t.prepareAndLock()
 }
 
 func (t *session) end() {

@@ -51,27 +51,59 @@ func (s *store) there() (bool, error) {
 }
 
 // prepare leaves root key and index in the folder.
-func (s *store) prepare() (err error) {
+func (s *store) prepare() error {
+	held, err := s.prepareAndLock()
+	if err == nil {
+		held.Close()
+	}
+	return err
+}
+
+// prepareAndLock is prepare for a caller that goes on with what it found: between the
+// two a restore could take the place of a KMS without keys.
+func (s *store) prepareAndLock() (*os.File, error) {
+	for {
+		held, err := s.prepareOnce()
+		if !errors.Is(err, errReplaced) {
+			return held, err
+		}
+	}
+}
+
+func (s *store) prepareOnce() (*os.File, error) {
+	prepared := false
 	defer func() {
-		if err != nil {
+		if !prepared {
 			s.root.Destroy()
 			s.root = nil
 		}
 	}()
 	if err := s.make(""); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.make("keys"); err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.unwrapRoot(); err != nil {
-		return err
+		return nil, err
 	}
-	lock, err := s.lock()
+	held, err := s.lockOnce()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer lock.Close()
+	defer func() {
+		if !prepared {
+			held.Close()
+		}
+	}()
+	if err := s.openUnderLock(); err != nil {
+		return nil, err
+	}
+	prepared = true
+	return held, nil
+}
+
+func (s *store) openUnderLock() (err error) {
 	if err := s.openRoot(); err != nil {
 		return err
 	}
