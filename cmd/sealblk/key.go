@@ -94,7 +94,7 @@ func (a *app) onKeys(run keyAction, names ...string) cli.ActionFunc {
 				}
 			}
 		}
-		kms, err := openLocal(stateDir(c), config, local.Operator)
+		kms, err := local.Open(kmsDir(stateDir(c)), a.operatorOptions(c, config))
 		if err != nil {
 			return err
 		}

@@ -54,6 +54,15 @@ func localOptions(stateDir string, config config, principal string) local.Option
 	}
 }
 
+// operatorOptions are those of a command that works on the KMS itself.
+func (a *app) operatorOptions(c *cli.Context, config config) local.Options {
+	o := localOptions(stateDir(c), config, local.Operator)
+	o.Warn = func(damage error) {
+		a.warn("the audit log is damaged, the keys are not; it is taken along as it is, see sealblk audit verify: " + damage.Error())
+	}
+	return o
+}
+
 // usersOf names the disks that are wrapped under a key.
 func usersOf(stateDir, uri string) ([]string, error) {
 	catalogue, err := disk.OpenCatalogue(stateDir, nil)

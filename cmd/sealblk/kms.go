@@ -99,7 +99,7 @@ func (a *app) kmsRestore(c *cli.Context) error {
 		return err
 	}
 	defer p.Destroy()
-	n, err := local.Restore(c.Context, kmsDir(stateDir(c)), localOptions(stateDir(c), config, local.Operator), p, data)
+	n, err := local.Restore(c.Context, kmsDir(stateDir(c)), a.operatorOptions(c, config), p, data)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (k *KMS) CreateKey(ctx context.Context, o CreateOptions) (info keymgr.KeyIn
 	if wrong != nil {
 		call = k.call // which is recorded where there is a KMS already
 	}
-	err = call(ctx, Entry{Operation: "CreateKey", Detail: clipped(o.Alias)}, func(t *session) error {
+	err = call(ctx, Entry{Operation: "CreateKey", Detail: o.Alias}, func(t *session) error {
 		if wrong != nil {
 			return wrong
 		}
@@ -204,7 +204,7 @@ func (k *KMS) RotateKey(ctx context.Context, key string) (info keymgr.KeyInfo, e
 
 // Authorize adds permissions of a principal on a key to those that it has.
 func (k *KMS) Authorize(ctx context.Context, key, principal string, allow []Permission) error {
-	e := Entry{Operation: "Authorize", Key: key, Detail: clipped(fmt.Sprint(principal, " ", allow))}
+	e := Entry{Operation: "Authorize", Key: key, Detail: fmt.Sprint(principal, " ", allow)}
 	return k.change(ctx, e, opPolicy, func(_ *session, r *record) error {
 		if err := checkPrincipal(principal); err != nil {
 			return err
@@ -219,7 +219,7 @@ func (k *KMS) Authorize(ctx context.Context, key, principal string, allow []Perm
 
 // Revoke takes every permission on a key from a principal.
 func (k *KMS) Revoke(ctx context.Context, key, principal string) error {
-	e := Entry{Operation: "Revoke", Key: key, Detail: clipped(principal)}
+	e := Entry{Operation: "Revoke", Key: key, Detail: principal}
 	return k.change(ctx, e, opPolicy, func(_ *session, r *record) error {
 		if err := checkPrincipal(principal); err != nil {
 			return err

@@ -26,7 +26,7 @@ func (k *KMS) UpdateAlias(ctx context.Context, alias, key string) error {
 }
 
 func (k *KMS) setAlias(ctx context.Context, operation, alias, key string, check func(*session) error) error {
-	e := Entry{Operation: operation, Key: key, Detail: clipped(alias)}
+	e := Entry{Operation: operation, Key: key, Detail: alias}
 	return k.changeAlias(ctx, e, alias, func(t *session) ([]*record, error) {
 		if err := check(t); err != nil {
 			return nil, err
@@ -59,7 +59,7 @@ func (k *KMS) setAlias(ctx context.Context, operation, alias, key string, check 
 
 // DeleteAlias takes an alias away. Its key stays.
 func (k *KMS) DeleteAlias(ctx context.Context, alias string) error {
-	e := Entry{Operation: "DeleteAlias", Key: alias, Detail: clipped(alias)}
+	e := Entry{Operation: "DeleteAlias", Key: alias, Detail: alias}
 	return k.changeAlias(ctx, e, alias, func(t *session) ([]*record, error) {
 		r, err := k.findToChange(t, alias, opLoseAlias)
 		if err != nil {

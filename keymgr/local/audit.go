@@ -5,9 +5,12 @@ import (
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
@@ -46,7 +49,7 @@ type Entry struct {
 // auditLine is an entry as it is stored, on a line of its own.
 type auditLine struct {
 	Entry
-	// MAC covers the line before and this entry.
+	// MAC covers the MAC of the line before and this entry, byte for byte.
 	MAC []byte `json:"mac"`
 }
 
@@ -75,31 +78,43 @@ func (h *auditHead) tail() []byte {
 	return b
 }
 
-// add chains an entry to the log's end.
+// add chains an entry to the log's end. One that would not be read back is refused:
+// it would spoil the log for good.
 func (h *auditHead) add(key []byte, e Entry) error {
 	e.Number = h.Count + 1
-	mac, err := e.mac(key, h.MAC)
-	if err != nil {
-		return err
-	}
-	line, err := json.Marshal(auditLine{e, mac})
+	e.tidy()
+	body, err := json.Marshal(e)
 	if err != nil {
 		return fmt.Errorf("encode audit record: %w", err)
+	}
+	mac := auditMAC(key, h.MAC, body)
+	line := append(body[:len(body)-1], auditEnd(mac)...)
+	if _, wrong := parseAuditLine(line); wrong != "" {
+		return fmt.Errorf("encode audit record: it %s", wrong)
 	}
 	h.Count, h.MAC, h.Tail = e.Number, mac, append(h.Tail, line)
 	return nil
 }
 
-// mac authenticates an entry and all before it.
-func (e *Entry) mac(key, before []byte) ([]byte, error) {
-	body, err := json.Marshal(e)
-	if err != nil {
-		return nil, fmt.Errorf("encode audit record: %w", err)
+// tidy makes text of what callers made up: JSON has no other bytes, and the log shall
+// not be filled by one call. The context is text, and short, or it is refused.
+func (e *Entry) tidy() {
+	for _, s := range []*string{&e.Principal, &e.Operation, &e.Key, &e.ToKey, &e.Detail, &e.Result} {
+		*s = clipped(*s)
 	}
+}
+
+// auditEnd is the end of a line, in place of the brace that ends its entry.
+func auditEnd(mac []byte) string {
+	return `,"mac":"` + base64.StdEncoding.EncodeToString(mac) + `"}`
+}
+
+// auditMAC authenticates an entry, as it is written, and all before it.
+func auditMAC(key, before, body []byte) []byte {
 	m := hmac.New(sha256.New, key)
 	m.Write(before)
 	m.Write(body)
-	return m.Sum(nil), nil
+	return m.Sum(nil)
 }
 
 // auditKey is derived from the root key. It opens nothing; whoever has the root key
@@ -112,14 +127,20 @@ func auditKey(root *secret.Buffer) ([]byte, error) {
 	return key, nil
 }
 
-// parseAuditLine accepts exactly what add writes. The string is what is wrong, "" if
-// nothing is.
+// auditBody is the entry in a line, without the MAC: the bytes that it covers.
+func auditBody(line []byte) []byte {
+	end := len(line) - len(auditEnd(make([]byte, sha256.Size)))
+	return append(bytes.Clone(line[:end]), '}')
+}
+
+// parseAuditLine takes a line apart. That its entry is what add wrote, to the byte, is
+// for the MAC to say. The string is what is wrong, "" if nothing is.
 func parseAuditLine(line []byte) (auditLine, string) {
 	var l auditLine
 	if err := decodeStrictly(line, &l); err != nil {
 		return auditLine{}, "does not parse"
 	}
-	if again, err := json.Marshal(l); err != nil || !bytes.Equal(again, line) {
+	if len(l.MAC) != sha256.Size || !bytes.HasSuffix(line, []byte(auditEnd(l.MAC))) {
 		return auditLine{}, "is not in the form in which it was written"
 	}
 	return l, ""
@@ -141,13 +162,19 @@ func (c *chain) next(line []byte) (Entry, string) {
 	if l.Number != c.count+1 {
 		return Entry{}, fmt.Sprintf("is missing: record %d stands in its place", l.Number)
 	}
-	want, err := l.mac(c.key, c.mac)
-	if err != nil || !hmac.Equal(want, l.MAC) {
+	if !hmac.Equal(auditMAC(c.key, c.mac, auditBody(line)), l.MAC) {
 		return Entry{}, "was altered, or does not belong there"
 	}
 	c.count, c.mac = l.Number, l.MAC
 	return l.Entry, ""
 }
 
-// clipped keeps what a caller made up from filling the log.
-func clipped(s string) string { return s[:min(len(s), maxAuditText)] }
+// clipped is valid UTF-8 of at most maxAuditText bytes.
+func clipped(s string) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	end := min(len(s), maxAuditText)
+	for end < len(s) && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
+}

@@ -96,7 +96,8 @@ func (k *KMS) BackupStatus(ctx context.Context) (BackupStatus, error) {
 
 // Backup seals the whole KMS with its root key under a passphrase and gives it to
 // save, which must make it durable: only then does the KMS count as saved. Only
-// Operator may.
+// Operator may. A damaged audit log does not keep the keys from being saved: the backup
+// holds it as it is, and Options.Warn is told.
 func (k *KMS) Backup(ctx context.Context, passphrase *secret.Buffer, save func([]byte) error) error {
 	salt, err := secret.Random(backupRoot - backupSalt) // no secret, but at hand
 	if err != nil {
@@ -116,6 +117,9 @@ func (k *KMS) Backup(ctx context.Context, passphrase *secret.Buffer, save func([
 		if err != nil {
 			return err
 		}
+		if err := k.checkAudit(t); err != nil {
+			return fmt.Errorf("back up: %w", err)
+		}
 		if err := save(data); err != nil {
 			return fmt.Errorf("save backup: %w", err)
 		}
@@ -132,10 +136,10 @@ func backupHeader(s stretching, salt []byte) []byte {
 	return append(h, salt...)
 }
 
-// backup is the sealed content of the folder. It must be whole: a backup of a damaged
-// KMS would replace a good one.
+// backup is the sealed content of the folder. Its keys must be whole: a backup of a
+// damaged KMS would replace a good one.
 func (t *session) backup(key *secret.Buffer, header []byte) ([]byte, error) {
-	if err := t.checkWhole(); err != nil {
+	if err := t.checkKeys(); err != nil {
 		return nil, fmt.Errorf("back up: %w", err)
 	}
 	stored := map[string][]byte{}
@@ -174,8 +178,21 @@ func (t *session) fileNames() []string {
 	return names
 }
 
-// checkWhole opens all that is stored: records, material, audit log.
-func (t *session) checkWhole() error {
+// checkAudit warns of a damaged audit log.
+func (k *KMS) checkAudit(t *session) error {
+	err := t.walkAudit(func(Entry) {})
+	var e *keymgr.Error
+	if !errors.As(err, &e) || e.Code != CodeAudit {
+		return err
+	}
+	if k.warn != nil {
+		k.warn(err)
+	}
+	return nil
+}
+
+// checkKeys opens all that keys need: records and their material.
+func (t *session) checkKeys() error {
 	errs := []error{t.checkStrays()}
 	for _, id := range t.index.ids() {
 		r, err := t.load(id)
@@ -195,7 +212,7 @@ func (t *session) checkWhole() error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, t.walkAudit(func(Entry) {}))...)
+	return errors.Join(errs...)
 }
 
 // parseBackup takes a backup apart without opening it.

@@ -80,7 +80,8 @@
 // key by HKDF; the number of records and the last one's HMAC are in the index. So a
 // record that was altered, added, moved or taken away is named by VerifyAudit, at the
 // end of the log too. A damaged log does not stop the KMS; a log that is longer than
-// the index says does: the index was put back.
+// the index says does: the index was put back. Backups and restores take a damaged log
+// along as it is, and say so.
 //
 // Usable is the one call that is not recorded: brokers look at the keys of their disks
 // with it, again and again, and what changes an answer is recorded already.

@@ -24,6 +24,9 @@ type Options struct {
 	Root string
 	// Sources are the sources of root keys beside RootFile, by name.
 	Sources map[string]RootSource
+	// Warn is told of damage that does not stop a backup or a restore; nil: nobody is.
+	// It must not call the KMS.
+	Warn func(error)
 	// Now is the clock; nil: the system's.
 	Now func() time.Time
 }
@@ -34,6 +37,7 @@ type KMS struct {
 	region    string
 	principal string
 	users     func(ctx context.Context, uri string) ([]string, error)
+	warn      func(error)
 	now       func() time.Time
 }
 
@@ -51,6 +55,7 @@ func open(f files, opts Options) (*KMS, error) {
 		region:    orDefault(opts.Region, DefaultRegion),
 		principal: orDefault(opts.Principal, Operator),
 		users:     opts.Users,
+		warn:      opts.Warn,
 		now:       opts.Now,
 	}
 	if k.now == nil {
@@ -164,7 +169,7 @@ func (k *KMS) open(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, 
 // ReEncrypt wraps a data key under the primary version of newKey, which may be the
 // key that it is under. It needs the permission ReEncrypt on both keys.
 func (k *KMS) ReEncrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context, newKey string) (out keymgr.WrappedKey, err error) {
-	err = k.call(ctx, Entry{Operation: "ReEncrypt", Key: w.URI, ToKey: clipped(newKey)}, func(t *session) error {
+	err = k.call(ctx, Entry{Operation: "ReEncrypt", Key: w.URI, ToKey: newKey}, func(t *session) error {
 		dk, err := k.decrypt(t, w, ec, ReEncrypt)
 		if err != nil {
 			return err
@@ -227,7 +232,7 @@ func (k *KMS) callIn(ctx context.Context, e Entry, begin func(context.Context) (
 }
 
 func (k *KMS) stamp(e Entry) Entry {
-	e.Time, e.Principal, e.Key = k.now().UTC().Truncate(time.Millisecond), k.principal, clipped(e.Key)
+	e.Time, e.Principal = k.now().UTC().Truncate(time.Millisecond), k.principal
 	return e
 }
 

@@ -21,7 +21,8 @@ import (
 // Restore makes a KMS in dir from a backup. There must be none, or one without keys.
 // Everything is checked before it takes its place, in one step: after a failure or a
 // crash there is no KMS in dir, or the one that was. Whoever uses dir meanwhile waits,
-// and finds the restored KMS. It returns how many keys the backup holds.
+// and finds the restored KMS. A damaged audit log is restored as it is, and Options.Warn is
+// told. It returns how many keys the backup holds.
 func Restore(ctx context.Context, dir string, opts Options, passphrase *secret.Buffer, backup []byte) (keys int, err error) {
 	return restore(ctx, files{dir: dir}, opts, passphrase, backup)
 }
@@ -158,7 +159,7 @@ func checkRestored(ctx context.Context, f files, opts Options) (keys int, err er
 	}
 	defer k.Close()
 	err = k.call(ctx, Entry{Operation: "Restore"}, func(t *session) error {
-		if err := t.checkWhole(); err != nil {
+		if err := errors.Join(t.checkKeys(), k.checkAudit(t)); err != nil {
 			return err
 		}
 		keys = len(t.index.Keys)

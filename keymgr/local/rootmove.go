@@ -21,7 +21,7 @@ import (
 // SetRootSource returns without an error, root.key was overwritten and removed, unless
 // it is the new source.
 func (k *KMS) SetRootSource(ctx context.Context, name string, source RootSource) error {
-	return k.call(ctx, Entry{Operation: "SetRootSource", Detail: clipped(name)}, func(t *session) error {
+	return k.call(ctx, Entry{Operation: "SetRootSource", Detail: name}, func(t *session) error {
 		switch {
 		case k.principal != Operator:
 			return onlyOperator("move the root key", k.principal)

@@ -33,7 +33,7 @@ func (k *KMS) Record(ctx context.Context, e keymgr.Event) error {
 	if err != nil {
 		return err
 	}
-	entry := Entry{Operation: e.Operation, Key: uri.Key, Detail: clipped(e.Detail)}
+	entry := Entry{Operation: e.Operation, Key: uri.Key, Detail: e.Detail}
 	return k.call(ctx, entry, func(t *session) error {
 		_, err := t.bind(e.Context)
 		return err
