@@ -38,6 +38,20 @@ func TestPrivateFile(t *testing.T) {
 	}
 }
 
+func TestFileOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a file away")
+	}
+	path := write(t, filepath.Join(t.TempDir(), "c"), "open sesame", 0o600)
+	if err := os.Chown(path, 65534, -1); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Read(path)
+	if !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "sesame") {
+		t.Errorf("Read: %v", err)
+	}
+}
+
 func TestMissingFile(t *testing.T) {
 	if _, err := Read(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Read: %v", err)

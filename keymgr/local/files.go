@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"sealblk/internal/credential"
 )
 
 const (
@@ -37,7 +39,7 @@ func (f *files) did(operation, name string) error {
 	return f.step(operation, name)
 }
 
-// make creates the folder, or refuses one that others may enter.
+// make creates the folder, or refuses one that others may enter or have prepared.
 func (f *files) make(name string) error {
 	path := f.path(name)
 	if err := os.MkdirAll(path, 0o700); err != nil {
@@ -46,14 +48,24 @@ func (f *files) make(name string) error {
 	if err := f.did("mkdir", name); err != nil {
 		return err
 	}
+	if err := checkPrivate(path); err != nil {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
+}
+
+func checkPrivate(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return fmt.Errorf("examine folder: %w", err)
 	}
+	if owner, foreign := credential.ForeignOwner(info); foreign {
+		return fmt.Errorf("open %s: it belongs to user %d, look what is in it, then run: chown -R %d %s: %w", path, owner, os.Geteuid(), path, fs.ErrPermission)
+	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 {
 		return fmt.Errorf("open %s: mode %04o lets others in, run: chmod 700 %s: %w", path, mode, path, fs.ErrPermission)
 	}
-	return syncFolder(filepath.Dir(path))
+	return nil
 }
 
 // replace writes a file so that its name shows the old or the new content after a
@@ -71,8 +83,12 @@ func (f *files) replace(name string, fill func(*os.File) error) error {
 	return f.sync("rename", name)
 }
 
+// writeNew never writes into a file that is there: whoever made it may read it.
 func (f *files) writeNew(path, name string, fill func(*os.File) error) error {
-	w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o600)
+	if err := removeIfThere(path); err != nil {
+		return err
+	}
+	w, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}

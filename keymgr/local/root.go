@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"sealblk/internal/credential"
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 )
@@ -144,6 +145,13 @@ func (s *store) readRoot() (*secret.Buffer, error) {
 			Code: CodeAccessDenied,
 			Hint: "chmod 600 " + f.Name() + ", if you are sure that nobody else has read it",
 			Err:  fmt.Errorf("read %s: mode %04o lets others read it: %w", f.Name(), mode, fs.ErrPermission),
+		}
+	}
+	if owner, foreign := credential.ForeignOwner(info); foreign {
+		return nil, &keymgr.Error{
+			Code: CodeAccessDenied,
+			Hint: fmt.Sprintf("chown %d %s, if you are sure that this user has not read it", os.Geteuid(), f.Name()),
+			Err:  fmt.Errorf("read %s: it belongs to user %d: %w", f.Name(), owner, fs.ErrPermission),
 		}
 	}
 	if !info.Mode().IsRegular() || info.Size() != keySize {
