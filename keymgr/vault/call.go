@@ -148,13 +148,23 @@ func (k *KMS) call(ctx context.Context, n name, q request) (*wire.Reply, error) 
 	return k.client.send(ctx, fresh, q)
 }
 
+// refused is the server's own word that it does not do what was asked, or nil. Its API
+// says so by a list of errors, which may be empty; the page of a proxy has none.
+func refused(err error) *api.ResponseError {
+	var no *api.ResponseError
+	if !errors.As(err, &no) || no.RawError || no.Errors == nil {
+		return nil
+	}
+	return no
+}
+
 func isDenied(err error) bool {
-	var said *api.ResponseError
-	return errors.As(err, &said) && said.StatusCode == http.StatusForbidden
+	no := refused(err)
+	return no != nil && no.StatusCode == http.StatusForbidden
 }
 
 // isRefusal: the server says no, and would say so again.
 func isRefusal(err error) bool {
-	var said *api.ResponseError
-	return errors.As(err, &said) && said.StatusCode >= 400 && said.StatusCode < 500 && said.StatusCode != http.StatusTooManyRequests && said.StatusCode != http.StatusPreconditionFailed
+	no := refused(err)
+	return no != nil && no.StatusCode >= 400 && no.StatusCode < 500 && no.StatusCode != http.StatusTooManyRequests && no.StatusCode != http.StatusPreconditionFailed
 }

@@ -65,10 +65,18 @@ func (k *KMS) unreachable(key, why string) *keymgr.Error {
 	}
 }
 
-// answered is the meaning of an HTTP status that says no.
+// answered is the meaning of an HTTP status that says no. What the server itself did not
+// say tells nothing of the key.
 func (k *KMS) answered(key string, answer *api.ResponseError) error {
 	said := fmt.Sprintf("HTTP %d: %s", answer.StatusCode, saidBy(answer))
 	switch status := answer.StatusCode; {
+	case status == http.StatusTooManyRequests:
+		return &keymgr.Error{
+			Code: CodeThrottled, Key: key, Hint: "try again later, or raise the rate limit quota of the transit engine",
+			Err: fmt.Errorf("%s: %w", said, keymgr.ErrThrottled),
+		}
+	case refused(answer) == nil:
+		return k.unreachable(key, said)
 	case status == http.StatusForbidden:
 		return &keymgr.Error{
 			Code: CodeAccessDenied, Key: key,
@@ -77,11 +85,6 @@ func (k *KMS) answered(key string, answer *api.ResponseError) error {
 		}
 	case status == http.StatusNotFound:
 		return notFound(key, said)
-	case status == http.StatusTooManyRequests:
-		return &keymgr.Error{
-			Code: CodeThrottled, Key: key, Hint: "try again later, or raise the rate limit quota of the transit engine",
-			Err: fmt.Errorf("%s: %w", said, keymgr.ErrThrottled),
-		}
 	case status == http.StatusPreconditionFailed || status >= 470 && status < 480 || status >= 500:
 		return k.unreachable(key, said)
 	}

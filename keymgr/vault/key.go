@@ -3,13 +3,10 @@ package vault
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
 	"time"
-
-	"github.com/openbao/openbao/api/v2"
 
 	"sealblk/keymgr"
 )
@@ -34,20 +31,23 @@ var aeads = map[string]bool{"aes256-gcm96": true, "chacha20-poly1305": true, "xc
 func (k *KMS) read(ctx context.Context, n name) (keyState, error) {
 	answer, err := k.call(ctx, n, request{http.MethodGet, n.path("keys"), nil})
 	if err != nil {
-		var said *api.ResponseError
-		if errors.As(err, &said) && said.StatusCode == http.StatusNotFound && len(said.Errors) == 0 {
+		if no := refused(err); no != nil && no.StatusCode == http.StatusNotFound && len(no.Errors) == 0 {
 			return keyState{}, notFound(n.uri(), "transit engine "+n.mount+" has no key "+n.key)
 		}
 		return keyState{}, k.failed(ctx, n.uri(), err)
 	}
 	defer answer.Destroy()
 	var reply struct {
-		Data keyState `json:"data"`
+		ID   string    `json:"request_id"`
+		Data *keyState `json:"data"`
 	}
-	if err := decode(answer, &reply); err != nil || reply.Data.Type == "" {
+	switch err := decode(answer, &reply); {
+	case err != nil || reply.Data == nil || reply.Data.Type == "" && reply.ID == "":
+		return keyState{}, k.failed(ctx, n.uri(), errAnswer)
+	case reply.Data.Type == "":
 		return keyState{}, notFound(n.uri(), "what is at "+n.String()+" is not a key of a transit engine")
 	}
-	return reply.Data, nil
+	return *reply.Data, nil
 }
 
 // mustFit refuses a key that cannot bind data keys to disks. What fits once, does for
@@ -101,8 +101,7 @@ func disabled(n name, why, hint string) error {
 // diagnose finds out why the server refused a call under a key, with a blob of this
 // version, or 0 without one.
 func (k *KMS) diagnose(ctx context.Context, n name, version int, err error) error {
-	var said *api.ResponseError
-	if !errors.As(err, &said) || said.StatusCode != http.StatusBadRequest {
+	if no := refused(err); no == nil || no.StatusCode != http.StatusBadRequest {
 		return k.failed(ctx, n.uri(), err)
 	}
 	k.mu.Lock()
