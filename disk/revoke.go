@@ -27,7 +27,8 @@ const (
 	KeyPendingImport   KeyState = "pending-import"
 	KeyNotFound        KeyState = "not-found"
 	KeyAccessDenied    KeyState = "access-denied"
-	// KeyUnknown: the KMS does not answer, or does not tell.
+	// KeyUnknown: the KMS does not answer, or does not tell, or not to this host's
+	// credentials.
 	KeyUnknown KeyState = "unknown"
 )
 
@@ -40,6 +41,7 @@ func KeyStateOf(err error) KeyState {
 		is    error
 		state KeyState
 	}{
+		{keymgr.ErrCredentials, KeyUnknown}, // before what it is besides
 		{keymgr.ErrDisabled, KeyDisabled}, {keymgr.ErrPendingDeletion, KeyPendingDeletion},
 		{keymgr.ErrPendingImport, KeyPendingImport}, {keymgr.ErrNotFound, KeyNotFound},
 		{keymgr.ErrAccessDenied, KeyAccessDenied},

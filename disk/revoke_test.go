@@ -218,6 +218,9 @@ func TestKeyStates(t *testing.T) {
 			t.Errorf("%v: %s, lost %v", err, got, got.Lost())
 		}
 	}
+	if got := KeyStateOf(keymgr.ErrCredentials); got != KeyUnknown || keymgr.IsLoss(keymgr.ErrCredentials) {
+		t.Errorf("credentials that are no good: %s", got)
+	}
 	if KeyStateOf(context.DeadlineExceeded).Lost() {
 		t.Error("a time-out is a loss")
 	}

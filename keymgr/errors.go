@@ -1,6 +1,9 @@
 package keymgr
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Every KMS reports its failures as one of these, wrapped with what was tried.
 // [ErrThrottled] and [ErrUnreachable] may be tried again; the others are final.
@@ -11,8 +14,11 @@ var (
 	ErrPendingImport   = errors.New("key material is not imported")
 	ErrAccessDenied    = errors.New("access to the key is denied")
 	ErrContextMismatch = errors.New("wrapped key does not belong to this encryption context")
-	ErrThrottled       = errors.New("KMS is throttling calls")
-	ErrUnreachable     = errors.New("KMS cannot be reached")
+	// ErrCredentials: what this host proves itself by is missing, expired, or not taken.
+	// It is an ErrAccessDenied that says nothing of the key.
+	ErrCredentials = fmt.Errorf("the credentials of this host are no good: %w", ErrAccessDenied)
+	ErrThrottled   = errors.New("KMS is throttling calls")
+	ErrUnreachable = errors.New("KMS cannot be reached")
 	// ErrCorrupt: stored key data fails its authentication or does not parse.
 	ErrCorrupt = errors.New("key data is damaged")
 	// ErrServiceKey: an operation that a service key refuses.

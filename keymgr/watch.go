@@ -24,9 +24,12 @@ type Watchable interface {
 // losses are the errors that say that a key is lost, for the time being or for good.
 var losses = []error{ErrDisabled, ErrPendingDeletion, ErrPendingImport, ErrNotFound, ErrAccessDenied}
 
-// IsLoss tells whether an error says that a key is lost. That a KMS does not answer
-// says nothing of its keys.
+// IsLoss tells whether an error says that a key is lost. That a KMS does not answer, or
+// not to these credentials, says nothing of its keys.
 func IsLoss(err error) bool {
+	if errors.Is(err, ErrCredentials) {
+		return false
+	}
 	for _, loss := range losses {
 		if errors.Is(err, loss) {
 			return true
@@ -44,6 +47,8 @@ func CheckUsable(ctx context.Context, k describer, key string) error {
 	}
 	info, err := k.DescribeKey(ctx, key)
 	switch {
+	case errors.Is(err, ErrCredentials):
+		return err
 	case errors.Is(err, ErrAccessDenied), errors.Is(err, errors.ErrUnsupported):
 		return fmt.Errorf("%w: %w", ErrNotWatchable, err)
 	case err != nil:

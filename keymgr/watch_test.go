@@ -61,6 +61,7 @@ func TestUsableErrors(t *testing.T) {
 		{ErrCorrupt, ErrCorrupt, false},
 		{ErrNotFound, ErrNotFound, true},
 		{ErrAccessDenied, ErrNotWatchable, true},
+		{ErrCredentials, ErrAccessDenied, false},
 		{fmt.Errorf("describe: %w", errors.ErrUnsupported), ErrNotWatchable, false},
 	} {
 		f := &fake{errs: []error{c.answer}}

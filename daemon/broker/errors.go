@@ -26,7 +26,7 @@ var (
 // Both sides are the same program.
 var sentinels = []error{
 	keymgr.ErrNotFound, keymgr.ErrDisabled, keymgr.ErrPendingDeletion, keymgr.ErrPendingImport,
-	keymgr.ErrAccessDenied, keymgr.ErrContextMismatch, keymgr.ErrThrottled, keymgr.ErrUnreachable,
+	keymgr.ErrAccessDenied, keymgr.ErrCredentials, keymgr.ErrContextMismatch, keymgr.ErrThrottled, keymgr.ErrUnreachable,
 	keymgr.ErrCorrupt, keymgr.ErrServiceKey, keymgr.ErrState, keymgr.ErrInvalid, keymgr.ErrWeakKey,
 	context.Canceled, context.DeadlineExceeded, ErrSealed, errRequest,
 }

@@ -72,6 +72,8 @@ func (k fileKMS) verdict(ctx context.Context, key string) error {
 		return &keymgr.Error{Code: "Rejected.Disabled", Key: key, Err: keymgr.ErrDisabled}
 	case "denied":
 		return keymgr.ErrAccessDenied
+	case "expired":
+		return keymgr.ErrCredentials
 	case "unreachable":
 		return fmt.Errorf("dial: %w", keymgr.ErrUnreachable)
 	case "throttled":
@@ -230,6 +232,12 @@ func TestWatch(t *testing.T) {
 			s.set("state-key", "unreachable")
 			s.wantTold(keymgr.ErrUnreachable)
 			s.quiet(call)
+			s.set("state-key", "denied")
+			s.wantTold(keymgr.ErrAccessDenied)
+			s.set("state-key", "expired")
+			if err := <-s.told; !errors.Is(err, keymgr.ErrCredentials) || keymgr.IsLoss(err) {
+				t.Errorf("told %v", err)
+			}
 			s.set("state-key", "denied")
 			s.wantTold(keymgr.ErrAccessDenied)
 			s.set("state-key", "damaged")

@@ -1,6 +1,7 @@
 package aliyun
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,14 +46,14 @@ var verdicts = map[string]verdict{
 	"Forbidden.KeyVersionNotFound": {
 		keymgr.ErrNotFound, "the version of the key that wrapped this is not there any more",
 	},
-	"InvalidAccessKeyId.NotFound": {keymgr.ErrAccessDenied, hintKeys},
-	"InvalidAccessKeyId.Inactive": {keymgr.ErrAccessDenied, hintKeys},
-	"InvalidAccessKeyId":          {keymgr.ErrAccessDenied, hintKeys},
-	"InvalidSecurityToken":        {keymgr.ErrAccessDenied, "the security token has expired: renew kms.aliyun.credentials"},
-	"SignatureDoesNotMatch":       {keymgr.ErrAccessDenied, hintKeys},
-	"IncompleteSignature":         {keymgr.ErrAccessDenied, hintKeys},
-	"InvalidTimeStamp":            {keymgr.ErrAccessDenied, hintClock},
-	"IllegalTimestamp":            {keymgr.ErrAccessDenied, hintClock},
+	"InvalidAccessKeyId.NotFound": {keymgr.ErrCredentials, hintKeys},
+	"InvalidAccessKeyId.Inactive": {keymgr.ErrCredentials, hintKeys},
+	"InvalidAccessKeyId":          {keymgr.ErrCredentials, hintKeys},
+	"InvalidSecurityToken":        {keymgr.ErrCredentials, "the security token has expired: renew kms.aliyun.credentials"},
+	"SignatureDoesNotMatch":       {keymgr.ErrCredentials, hintKeys},
+	"IncompleteSignature":         {keymgr.ErrCredentials, hintKeys},
+	"InvalidTimeStamp":            {keymgr.ErrCredentials, hintClock},
+	"IllegalTimestamp":            {keymgr.ErrCredentials, hintClock},
 	"SignatureNonceUsed":          {keymgr.ErrUnreachable, "try again"},
 	"NoPermission":                {keymgr.ErrAccessDenied, hintPolicy},
 	"Forbidden":                   {keymgr.ErrAccessDenied, hintPolicy},
@@ -89,7 +90,7 @@ func explain(err error, what string, n name, opensBlob bool) error {
 		return oddReply(n, what+": the endpoint does not answer as a KMS does")
 	}
 	var sdk *tea.SDKError
-	if !errors.As(err, &sdk) || tea.StringValue(sdk.Code) == "" {
+	if !errors.As(err, &sdk) || !ofService(sdk) {
 		return noAnswer(err, what, n)
 	}
 	code := tea.StringValue(sdk.Code)
@@ -98,6 +99,14 @@ func explain(err error, what string, n name, opensBlob bool) error {
 		Code: code, Key: n.String(), Hint: v.Hint,
 		Err: fmt.Errorf("%s: %w: %s", what, v.Err, oneLine(tea.StringValue(sdk.Message))),
 	}
+}
+
+// ofService tells the service's own refusal from that of a proxy: each of the service's
+// has a code and the id of the request.
+func ofService(e *tea.SDKError) bool {
+	var answer struct{ Code, RequestId string }
+	err := json.Unmarshal([]byte(tea.StringValue(e.Data)), &answer)
+	return err == nil && answer.Code != "" && answer.RequestId != ""
 }
 
 // noAnswer: the call did not get to the KMS, or nothing that parses came back.
@@ -126,7 +135,7 @@ func noAnswer(err error, what string, n name) error {
 func noCredentials(err error) error {
 	return &keymgr.Error{
 		Code: wire.CodeNoCredentials, Hint: "set kms.aliyun.credentials to a file with an access key, mode 0600",
-		Err: fmt.Errorf("%w: %w", keymgr.ErrAccessDenied, err),
+		Err: fmt.Errorf("%w: %w", keymgr.ErrCredentials, err),
 	}
 }
 

@@ -21,6 +21,8 @@ type verdict wire.Verdict
 const (
 	hintPolicy = "allow this principal in the key's policy, or in an IAM policy: kms:GenerateDataKey*, kms:Decrypt, kms:ReEncrypt*, kms:DescribeKey, under this encryption context"
 	hintKeys   = "check the access key in kms.aws.credentials, and the host's clock"
+	hintStore  = "reconnect the custom key store"
+	hintReply  = "check kms.aws.endpoint, and what stands between this host and it"
 	hintBusy   = "the KMS is busy: try again, or ask AWS for a higher request quota"
 )
 
@@ -36,13 +38,13 @@ var verdicts = map[string]verdict{
 	"DryRunOperationException":      {keymgr.ErrAccessDenied, hintPolicy},
 	"InvalidGrantTokenException":    {keymgr.ErrAccessDenied, hintPolicy},
 	"NotAuthorizedException":        {keymgr.ErrAccessDenied, hintPolicy},
-	"ExpiredTokenException":         {keymgr.ErrAccessDenied, "the session token has expired: renew kms.aws.credentials"},
-	"UnrecognizedClientException":   {keymgr.ErrAccessDenied, hintKeys},
-	"InvalidClientTokenId":          {keymgr.ErrAccessDenied, hintKeys},
-	"InvalidSignatureException":     {keymgr.ErrAccessDenied, hintKeys},
-	"SignatureDoesNotMatch":         {keymgr.ErrAccessDenied, hintKeys},
-	"IncompleteSignature":           {keymgr.ErrAccessDenied, hintKeys},
-	"MissingAuthenticationToken":    {keymgr.ErrAccessDenied, hintKeys},
+	"ExpiredTokenException":         {keymgr.ErrCredentials, "the session token has expired: renew kms.aws.credentials"},
+	"UnrecognizedClientException":   {keymgr.ErrCredentials, hintKeys},
+	"InvalidClientTokenId":          {keymgr.ErrCredentials, hintKeys},
+	"InvalidSignatureException":     {keymgr.ErrCredentials, hintKeys},
+	"SignatureDoesNotMatch":         {keymgr.ErrCredentials, hintKeys},
+	"IncompleteSignature":           {keymgr.ErrCredentials, hintKeys},
+	"MissingAuthenticationToken":    {keymgr.ErrCredentials, hintKeys},
 	"OptInRequired":                 {keymgr.ErrAccessDenied, "enable the region for the account"},
 	"ThrottlingException":           {keymgr.ErrThrottled, hintBusy},
 	"Throttling":                    {keymgr.ErrThrottled, hintBusy},
@@ -55,10 +57,10 @@ var verdicts = map[string]verdict{
 	"InternalFailure":               {keymgr.ErrUnreachable, hintBusy},
 	"ServiceUnavailable":            {keymgr.ErrUnreachable, hintBusy},
 	"ServiceUnavailableException":   {keymgr.ErrUnreachable, hintBusy},
-	"RequestExpired":                {keymgr.ErrAccessDenied, hintKeys},
+	"RequestExpired":                {keymgr.ErrCredentials, hintKeys},
 	"CloudHsmClusterInvalid":        {keymgr.ErrUnreachable, hintBusy},
 	"XksKeyInvalidConfiguration":    {keymgr.ErrUnreachable, hintBusy},
-	"CustomKeyStoreInvalidState":    {keymgr.ErrUnreachable, "reconnect the custom key store"},
+	"CustomKeyStoreInvalidState":    {keymgr.ErrUnreachable, hintStore},
 	"UnsupportedOperationException": {keymgr.ErrInvalid, "choose a symmetric key for encryption"},
 }
 
@@ -78,7 +80,7 @@ func (k *KMS) explain(ctx context.Context, err error, about []name) error {
 	}
 	v, known := verdicts[api.ErrorCode()]
 	if !known {
-		v = byStatus(err)
+		v = byStatus(err, api.ErrorCode())
 	}
 	return &keymgr.Error{Code: api.ErrorCode(), Key: subject(about, api), Hint: v.Hint, Err: said(v.Err, api)}
 }
@@ -97,27 +99,36 @@ func subject(about []name, api smithy.APIError) string {
 
 // said adds the words of AWS, where it has any.
 func said(err error, api smithy.APIError) error {
-	if m := api.ErrorMessage(); m != "" && m != "UnknownError" && m != api.ErrorCode() {
+	if m := api.ErrorMessage(); m != "" && m != codeUnknown && m != api.ErrorCode() {
 		return fmt.Errorf("%w: %s", err, m)
 	}
 	return err
 }
 
-// byStatus judges an answer without a code that is known by its HTTP status.
-func byStatus(err error) verdict {
+// codeUnknown is the SDK's for an answer that has none.
+const codeUnknown = "UnknownError"
+
+// byStatus judges an answer whose code is not known, or that has none. AWS KMS refuses by
+// the status 400 and a code: another refusal is of what stands in front of it.
+func byStatus(err error, code string) verdict {
 	var resp *awshttp.ResponseError
 	if !errors.As(err, &resp) {
 		return verdict{keymgr.ErrInvalid, ""}
 	}
-	return verdict(wire.ByStatus(resp.HTTPStatusCode(), hintBusy, hintPolicy, ""))
+	status := resp.HTTPStatusCode()
+	refusal := status == http.StatusBadRequest && code != codeUnknown
+	if refusal || status == http.StatusTooManyRequests || status >= http.StatusInternalServerError {
+		return verdict(wire.ByStatus(status, hintBusy, hintPolicy, ""))
+	}
+	return verdict{keymgr.ErrUnreachable, hintReply}
 }
 
 // invalidState finds out which state it is: the answer says it in words only.
 func (k *KMS) invalidState(ctx context.Context, api smithy.APIError, about []name) error {
 	for _, n := range about {
 		m, err := k.DescribeKey(ctx, n.region+"/"+n.key)
-		if err == nil && m.State != keymgr.Enabled {
-			return &keymgr.Error{Code: codeInvalidState, Key: n.String(), Hint: stateHints[m.State], Err: said(stateErrors[m.State], api)}
+		if sentinel, known := stateErrors[m.State]; err == nil && known {
+			return &keymgr.Error{Code: codeInvalidState, Key: n.String(), Hint: stateHints[m.State], Err: said(sentinel, api)}
 		}
 	}
 	return &keymgr.Error{Code: codeInvalidState, Key: subject(about, api), Hint: "see aws kms describe-key", Err: said(keymgr.ErrState, api)}
@@ -127,12 +138,14 @@ var stateErrors = map[keymgr.State]error{
 	keymgr.Disabled:        keymgr.ErrDisabled,
 	keymgr.PendingDeletion: keymgr.ErrPendingDeletion,
 	keymgr.PendingImport:   keymgr.ErrPendingImport,
+	unavailable:            keymgr.ErrUnreachable,
 }
 
 var stateHints = map[keymgr.State]string{
 	keymgr.Disabled:        "enable the key: aws kms enable-key",
 	keymgr.PendingDeletion: "take the deletion back: aws kms cancel-key-deletion, then aws kms enable-key",
 	keymgr.PendingImport:   "import the key material again: aws kms import-key-material",
+	unavailable:            hintStore,
 }
 
 // noAnswer: the call did not get to the KMS, or nothing that parses came back.
@@ -146,7 +159,7 @@ func (k *KMS) noAnswer(err error, n name) error {
 	case errors.Is(err, keymgr.ErrCorrupt):
 		return &keymgr.Error{Code: wire.CodeReply, Key: n.String(), Hint: "the endpoint does not answer as AWS KMS does", Err: plain(err, keymgr.ErrCorrupt)}
 	case errors.As(err, &resp) && resp.HTTPStatusCode() >= http.StatusBadRequest:
-		sentinel = byStatus(err).Err
+		sentinel = byStatus(err, codeUnknown).Err
 	}
 	return &keymgr.Error{Code: wire.CodeUnreachable, Key: n.String(), Hint: hint, Err: plain(err, sentinel)}
 }
@@ -172,6 +185,6 @@ func plain(err, sentinel error) error {
 func noCredentials(err error) error {
 	return &keymgr.Error{
 		Code: wire.CodeNoCredentials, Hint: "set kms.aws.credentials to a file with an access key, mode 0600, or give the host a role",
-		Err: fmt.Errorf("%w: no credentials for AWS: %w", keymgr.ErrAccessDenied, err),
+		Err: fmt.Errorf("%w: no credentials for AWS: %w", keymgr.ErrCredentials, err),
 	}
 }

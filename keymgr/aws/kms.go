@@ -255,9 +255,14 @@ func stateOf(s types.KeyState) keymgr.State {
 		return keymgr.PendingDeletion
 	case types.KeyStatePendingImport:
 		return keymgr.PendingImport
+	case types.KeyStateDisabled:
+		return keymgr.Disabled
 	}
-	return keymgr.Disabled // Creating, Unavailable, and what AWS adds
+	return keymgr.State(s) // Creating, Unavailable, and what AWS adds: the key is not lost
 }
+
+// unavailable is the state of a key in a key store that is not connected.
+const unavailable = keymgr.State(types.KeyStateUnavailable)
 
 // parse checks what a call is about before anything is sent.
 func parse(key string, ec keymgr.Context) (name, error) {
