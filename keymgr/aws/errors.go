@@ -10,6 +10,7 @@ import (
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/wire"
@@ -181,10 +182,25 @@ func plain(err, sentinel error) error {
 	return fmt.Errorf("%w: %w", sentinel, err)
 }
 
-// noCredentials: there is nothing to sign with.
+// noCredentials: there is nothing to sign with. Who gives them may come up after this
+// host, as the KMS may.
 func noCredentials(err error) error {
+	if giverDown(err) {
+		return &keymgr.Error{
+			Code: wire.CodeNoCredentials, Hint: "see that this host reaches the service that gives it credentials, as the metadata service of an instance, or set kms.aws.credentials to a file with an access key",
+			Err: fmt.Errorf("%w: no credentials for AWS: %w", keymgr.ErrUnreachable, err),
+		}
+	}
 	return &keymgr.Error{
 		Code: wire.CodeNoCredentials, Hint: "set kms.aws.credentials to a file with an access key, mode 0600, or give the host a role",
 		Err: fmt.Errorf("%w: no credentials for AWS: %w", keymgr.ErrCredentials, err),
 	}
+}
+
+// giverDown tells whether a service that gives credentials does not answer.
+func giverDown(err error) bool {
+	var send *smithyhttp.RequestSendError
+	var answer *smithyhttp.ResponseError
+	return errors.As(err, &send) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.As(err, &answer) && answer.HTTPStatusCode() >= http.StatusInternalServerError
 }
