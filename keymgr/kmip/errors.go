@@ -2,9 +2,11 @@ package kmip
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/ovh/kmip-go"
 	"github.com/ovh/kmip-go/ttlv"
@@ -48,7 +50,7 @@ const (
 var verdicts = map[kmip.ResultReason]verdict{
 	kmip.ResultReasonItemNotFound:                {keymgr.ErrNotFound, "check the key's identifier; a server may also say this of a key that others own"},
 	kmip.ResultReasonPermissionDenied:            {keymgr.ErrAccessDenied, hintRights},
-	kmip.ResultReasonAuthenticationNotSuccessful: {keymgr.ErrAccessDenied, "let the server know this client certificate"},
+	kmip.ResultReasonAuthenticationNotSuccessful: {keymgr.ErrCredentials, "let the server know this client certificate"},
 	kmip.ResultReasonSensitive:                   {keymgr.ErrAccessDenied, "the server does not hand out this key: set kms.kmip.mode to encrypt"},
 	kmip.ResultReasonNotExtractable:              {keymgr.ErrAccessDenied, "the server does not hand out this key: set kms.kmip.mode to encrypt"},
 	kmip.ResultReasonOperationNotSupported:       {keymgr.ErrInvalid, "set kms.kmip.mode to get, or to auto"},
@@ -94,15 +96,36 @@ func noAnswer(key string, err error) error {
 		Code: wire.CodeUnreachable, Key: key, Hint: "check the network and kms.kmip.address; what runs goes on running",
 		Err: fmt.Errorf("%w: %w", keymgr.ErrUnreachable, err),
 	}
-	var refused *net.OpError
 	switch {
 	case wire.Untrusted(err):
 		e.Hint = "set kms.kmip.ca to the certificates that vouch for the server"
-	case errors.As(err, &refused) && refused.Op == "remote error": // an alert of TLS
+	case certificateRefused(err):
 		e.Code, e.Hint = CodeCertificate, "the server refuses this client certificate: check kms.kmip.certificate"
-		e.Err = fmt.Errorf("%w: %w", keymgr.ErrAccessDenied, err)
+		e.Err = fmt.Errorf("%w: %w", keymgr.ErrCredentials, err)
 	}
 	return e
+}
+
+// certificateAlerts are the alerts of TLS about the certificate of who gets them (RFC 8446,
+// section 6). Others are about the server, or what stands between.
+var certificateAlerts = []tls.AlertError{
+	42,  // bad_certificate
+	43,  // unsupported_certificate
+	44,  // certificate_revoked
+	45,  // certificate_expired
+	46,  // certificate_unknown
+	48,  // unknown_ca
+	49,  // access_denied
+	51,  // decrypt_error, OpenSSL's for one that its authority did not sign
+	116, // certificate_required
+}
+
+// certificateRefused tells whether the server does not take this host's certificate.
+// crypto/tls tells the alert by its text only.
+func certificateRefused(err error) bool {
+	var alert *net.OpError
+	return errors.As(err, &alert) && alert.Op == "remote error" &&
+		slices.ContainsFunc(certificateAlerts, func(a tls.AlertError) bool { return a.Error() == alert.Err.Error() })
 }
 
 func badBlob(key, why string) error {
