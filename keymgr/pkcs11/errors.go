@@ -40,11 +40,11 @@ var meanings = []struct {
 	hint  string
 }{
 	{
-		[]pkcs11.Error{pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE}, keymgr.ErrAccessDenied,
+		[]pkcs11.Error{pkcs11.CKR_PIN_INCORRECT, pkcs11.CKR_PIN_INVALID, pkcs11.CKR_PIN_LEN_RANGE}, keymgr.ErrCredentials,
 		"correct the PIN in pin_file of [kms.pkcs11]; it is not tried again by this process",
 	},
 	{
-		[]pkcs11.Error{pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_USER_PIN_NOT_INITIALIZED}, keymgr.ErrAccessDenied,
+		[]pkcs11.Error{pkcs11.CKR_PIN_LOCKED, pkcs11.CKR_PIN_EXPIRED, pkcs11.CKR_USER_PIN_NOT_INITIALIZED}, keymgr.ErrCredentials,
 		"have the security officer of the token set a new PIN",
 	},
 	{

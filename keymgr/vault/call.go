@@ -141,8 +141,11 @@ func (k *KMS) call(ctx context.Context, n name, q request) (*wire.Reply, error) 
 	if !isDenied(err) {
 		return answer, err
 	}
-	fresh, again := k.login.replace(ctx, token)
-	if !again {
+	fresh, failure := k.login.replace(ctx, token)
+	switch {
+	case failure != nil:
+		return nil, k.failed(ctx, n.uri(), failure)
+	case fresh == "":
 		return nil, err
 	}
 	return k.client.send(ctx, fresh, q)

@@ -240,6 +240,9 @@ func tokenFileIsReadAgain(t *testing.T, s *vaulttest.Server) {
 	s.Revoke(t, first)
 	_, err := k.DescribeKey(t.Context(), "transit/agent")
 	wantError(t, "revoked token", err, keymgr.ErrAccessDenied, "")
+	if keymgr.IsLoss(err) {
+		t.Errorf("that a token has ended is the loss of a key: %v", err)
+	}
 	if err := os.WriteFile(config.TokenFile, []byte(second), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -277,6 +280,9 @@ func appRoleLogsInAgain(t *testing.T, s *vaulttest.Server) {
 	h.Deny(t, "again")
 	_, err = k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	wantError(t, "denied", err, keymgr.ErrAccessDenied, "policy")
+	if !keymgr.IsLoss(err) {
+		t.Errorf("that the policy denies the key is no loss: %v", err)
+	}
 	if now, _ := k.login.token(t.Context()); after == before || now != after {
 		t.Error("not one log-in for a revoked token, and none for a denied call")
 	}

@@ -79,20 +79,37 @@ func (l *login) current() (grant, error) {
 	return l.have, nil
 }
 
-// replace returns another token when this one has ended. A token that is still good
-// was refused for what it may do.
-func (l *login) replace(ctx context.Context, token string) (fresh string, replaced bool) {
-	if token == "" || !l.ended(ctx, token) {
-		return "", false
+// replace returns another token when this one has ended, and none when it is still good:
+// then it was refused for what it may do. An error says that it cannot be told which, or
+// that there is no other.
+func (l *login) replace(ctx context.Context, token string) (fresh string, err error) {
+	ended, err := l.ended(ctx, token)
+	switch {
+	case err != nil || !ended:
+		return "", err
+	case l.byAgent():
+		return "", badToken("see that the agent logs in")
 	}
-	fresh, err := l.logIn(ctx, token)
-	return fresh, err == nil && fresh != token
+	if fresh, err = l.logIn(ctx, token); fresh == token {
+		return "", err
+	}
+	return fresh, err
 }
 
-func (l *login) ended(ctx context.Context, token string) bool {
+func (l *login) ended(ctx context.Context, token string) (bool, error) {
 	answer, err := l.client.send(ctx, token, request{http.MethodGet, "auth/token/lookup-self", nil})
 	answer.Destroy()
-	return isDenied(err)
+	if isDenied(err) {
+		return true, nil
+	}
+	return false, err
+}
+
+func badToken(hint string) error {
+	return &keymgr.Error{
+		Code: CodeAccessDenied, Hint: hint,
+		Err: fmt.Errorf("log in: the token is not valid (any more): %w", keymgr.ErrCredentials),
+	}
 }
 
 // logIn gets a token in place of an old one, unless somebody just did.
@@ -146,10 +163,7 @@ func (l *login) fromFile(ctx context.Context) (grant, error) {
 	}
 	answer, err := l.client.send(ctx, token, request{http.MethodGet, "auth/token/lookup-self", nil})
 	if isDenied(err) {
-		return grant{}, &keymgr.Error{
-			Code: CodeAccessDenied, Hint: "put a token that is valid into " + l.config.TokenFile,
-			Err: fmt.Errorf("log in: the token is not valid (any more): %w", keymgr.ErrAccessDenied),
-		}
+		return grant{}, badToken("put a token that is valid into " + l.config.TokenFile)
 	}
 	if err != nil {
 		return grant{}, err
@@ -177,7 +191,7 @@ func (l *login) byAppRole(ctx context.Context) (grant, error) {
 	if isRefusal(err) {
 		return grant{}, &keymgr.Error{
 			Code: CodeAccessDenied, Hint: "see role_id and approle_mount of [kms.vault], and put a secret id that is valid into " + l.config.SecretIDFile,
-			Err: fmt.Errorf("log in by AppRole: %w", keymgr.ErrAccessDenied),
+			Err: fmt.Errorf("log in by AppRole: %w", keymgr.ErrCredentials),
 		}
 	}
 	if err != nil {

@@ -3,8 +3,10 @@ package vault
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"testing"
 
 	"sealblk/keymgr"
@@ -25,6 +27,7 @@ func (p page) write(w http.ResponseWriter) {
 const (
 	lookUp  = "/v1/auth/token/lookup-self"
 	theKey  = "/v1/transit/keys/disks"
+	logIn   = "/v1/auth/approle/login"
 	theCall = "/v1/transit/decrypt/disks"
 
 	goodToken = `{"request_id":"1","data":{"ttl":0}}`
@@ -40,7 +43,34 @@ var wrapped = keymgr.WrappedKey{URI: "vault:transit/disks", Version: "1", Blob: 
 // that is down for calls with it.
 func pages(t *testing.T, by map[string]page) *KMS {
 	t.Helper()
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return open(t, Config{Address: serve(t, by), TokenFile: file(t, "token")})
+}
+
+func serve(t *testing.T, by map[string]page) (url string) {
+	t.Helper()
+	s := httptest.NewServer(answers(by))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// agentOf serves the same on a socket, as an agent that logs in by itself.
+func agentOf(t *testing.T, by map[string]page) (address string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "agent.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewUnstartedServer(answers(by))
+	s.Listener.Close()
+	s.Listener = l
+	s.Start()
+	t.Cleanup(s.Close)
+	return "unix://" + path
+}
+
+func answers(by map[string]page) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p, given := by[r.URL.Path]
 		switch {
 		case given:
@@ -52,9 +82,7 @@ func pages(t *testing.T, by map[string]page) *KMS {
 			p = page{http.StatusServiceUnavailable, `{"errors":["Vault is sealed"]}`}
 		}
 		p.write(w)
-	}))
-	t.Cleanup(s.Close)
-	return open(t, Config{Address: s.URL, TokenFile: file(t, "token")})
+	})
 }
 
 // strangers answer in the place of Vault.
@@ -100,6 +128,34 @@ func TestWhatVaultSaysOfAKeyIsALoss(t *testing.T) {
 		_, err := pages(t, map[string]page{theKey: c.page}).DescribeKey(t.Context(), "transit/disks")
 		if !keymgr.IsLoss(err) || !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// TestDeniedByWhom: whether a call was refused for the key or for the token is asked of the
+// server, which may not answer any more.
+func TestDeniedByWhom(t *testing.T) {
+	denied := page{http.StatusForbidden, `{"errors":["permission denied"]}`}
+	granted := page{http.StatusOK, `{"auth":{"client_token":"t"}}`}
+	for name, c := range map[string]struct {
+		token, logIn page
+		want         error
+		loss         bool
+	}{
+		"the token is good":   {page{http.StatusOK, goodToken}, granted, keymgr.ErrAccessDenied, true},
+		"nobody answers":      {page{http.StatusServiceUnavailable, `{"errors":["sealed"]}`}, granted, keymgr.ErrUnreachable, false},
+		"the token has ended": {denied, page{http.StatusBadRequest, `{"errors":["invalid secret id"]}`}, keymgr.ErrCredentials, false},
+	} {
+		agent := map[string]page{theKey: denied, lookUp: c.token}
+		role := map[string]page{theKey: denied, lookUp: c.token, logIn: c.logIn}
+		for who, k := range map[string]*KMS{
+			"by an agent": open(t, Config{Address: agentOf(t, agent)}),
+			"by AppRole":  open(t, Config{Address: serve(t, role), RoleID: "r", SecretIDFile: file(t, "s")}),
+		} {
+			_, err := k.DescribeKey(t.Context(), "transit/disks")
+			if keymgr.IsLoss(err) != c.loss || !errors.Is(err, c.want) {
+				t.Errorf("%s, %s: %v, want %v", name, who, err, c.want)
+			}
 		}
 	}
 }
