@@ -234,6 +234,30 @@ func (c *Catalogue) Current(r Record) Record {
 	return now
 }
 
+// VersionOf tells which version of a CMK wraps a disk's data key, as the disk's header has
+// it, which may have been changed through another state directory. Empty: it is not known,
+// or that CMK wraps none.
+func (c *Catalogue) VersionOf(name, uri string) string {
+	r, err := c.Get(name)
+	if err != nil || !r.Encrypted {
+		return ""
+	}
+	h, err := c.readHeader(r)
+	if err != nil {
+		return ""
+	}
+	t, err := h.Token()
+	if err != nil {
+		return ""
+	}
+	for _, s := range []slot{mainSlot, escrowSlot} {
+		if w, there := wrappedIn(t, s); there && w.URI == uri {
+			return w.Version
+		}
+	}
+	return ""
+}
+
 // KeyOf names the CMK that wraps a disk's data key, as its record has it. While a re-wrap
 // is under way, or if it was interrupted, the record names two: the header, which others
 // may be able to write to, says only which of them.

@@ -49,6 +49,12 @@ func TestRewrap(t *testing.T) {
 		}
 		wantKey(t, s.Catalogue, "db", dk, x.uri, x.version)
 		wantUsers(t, s.Catalogue, x.uri, "db")
+		if got := s.VersionOf("db", x.uri); got != x.version {
+			t.Errorf("under %s: version %q", x.uri, got)
+		}
+		if before.KeyURI != x.uri && s.VersionOf("db", before.KeyURI) != "" {
+			t.Errorf("%s has a version still, and wraps nothing", before.KeyURI)
+		}
 		still := files(t, s.dir)
 		if again := mustRewrap(t, s.Catalogue, "db", ""); again.Changed || len(differ(still, files(t, s.dir))) > 0 {
 			t.Errorf("again under %s: %+v, %v", x.uri, again, differ(still, files(t, s.dir)))

@@ -12,13 +12,21 @@ var ErrNotWatchable = errors.New("the state of the key cannot be watched")
 // Watchable is a KMS that can be asked again and again whether a key may be used. One
 // that is not is asked by DescribeKey, which may be metered.
 type Watchable interface {
-	// Usable fails, as Decrypt would, if what is wrapped under the key cannot be
-	// unwrapped, by all that is known of the key alone. It is no use of the key: it
-	// gives the caller nothing, and is not recorded.
-	Usable(ctx context.Context, key string) error
+	// Usable fails, as Decrypt would, if what is wrapped under a version of the key
+	// cannot be unwrapped, by all that is known of the key alone. A version that is not
+	// known is empty. It is no use of the key: it gives the caller nothing, and is not
+	// recorded.
+	Usable(ctx context.Context, key, version string) error
 	// Stamp changes with everything that Usable goes by, but for the passing of time.
 	// It costs next to nothing. Empty: it is not known, ask Usable.
 	Stamp(key string) string
+}
+
+// Versioned is a KMS that may unwrap by one version of a key and not by another.
+type Versioned interface {
+	// CheckVersion fails, as Decrypt would, if what is wrapped under a version of the key
+	// cannot be unwrapped, by all that is known of the key alone.
+	CheckVersion(ctx context.Context, key, version string) error
 }
 
 // losses are the errors that say that a key is lost, for the time being or for good.
@@ -38,20 +46,30 @@ func IsLoss(err error) bool {
 	return false
 }
 
-// CheckUsable asks a KMS whether what is wrapped under a key can be unwrapped: by Usable
-// where it has that, else by DescribeKey. The caller that is refused the latter gets
-// ErrNotWatchable beside the refusal.
-func CheckUsable(ctx context.Context, k describer, key string) error {
+// CheckUsable asks a KMS whether what is wrapped under a version of a key, empty if that
+// is not known, can be unwrapped: by Usable or CheckVersion where it has one, else by
+// DescribeKey. The caller that is refused the latter two gets ErrNotWatchable beside the
+// refusal.
+func CheckUsable(ctx context.Context, k describer, key, version string) error {
 	if w, ok := k.(Watchable); ok {
-		return w.Usable(ctx, key)
+		return w.Usable(ctx, key, version)
 	}
-	info, err := k.DescribeKey(ctx, key)
+	err := checkState(ctx, k, key, version)
 	switch {
 	case errors.Is(err, ErrCredentials):
 		return err
 	case errors.Is(err, ErrAccessDenied), errors.Is(err, errors.ErrUnsupported):
 		return fmt.Errorf("%w: %w", ErrNotWatchable, err)
-	case err != nil:
+	}
+	return err
+}
+
+func checkState(ctx context.Context, k describer, key, version string) error {
+	if v, ok := k.(Versioned); ok && version != "" {
+		return v.CheckVersion(ctx, key, version)
+	}
+	info, err := k.DescribeKey(ctx, key)
+	if err != nil {
 		return err
 	}
 	return info.usable(key)
@@ -62,9 +80,9 @@ type describer interface {
 	DescribeKey(ctx context.Context, key string) (KeyInfo, error)
 }
 
-// Usable tells whether what is wrapped under the key of a URI can be unwrapped. It asks
-// once: who watches a key asks again.
-func (s *Set) Usable(ctx context.Context, uri string) error {
+// Usable tells whether what is wrapped under a version of a URI's key can be unwrapped. It
+// asks once: who watches a key asks again.
+func (s *Set) Usable(ctx context.Context, uri, version string) error {
 	m, u, err := s.find(uri)
 	if err != nil {
 		return err
@@ -73,7 +91,7 @@ func (s *Set) Usable(ctx context.Context, uri string) error {
 	if err != nil {
 		return err
 	}
-	return CheckUsable(ctx, k, u.Key)
+	return CheckUsable(ctx, k, u.Key, version)
 }
 
 // usable makes an error of every state in which a key does not unwrap.

@@ -23,8 +23,8 @@ type stamped struct {
 	usable error
 }
 
-func (f stamped) Usable(context.Context, string) error { return f.usable }
-func (f stamped) Stamp(string) string                  { return "seven" }
+func (f stamped) Usable(context.Context, string, string) error { return f.usable }
+func (f stamped) Stamp(string) string                          { return "seven" }
 
 func setOf(k KMS) *Set {
 	return NewSet(DefaultRetry, map[string]Opener{"fake": func(context.Context) (KMS, error) { return k, nil }})
@@ -37,7 +37,7 @@ func TestUsableByState(t *testing.T) {
 	} {
 		f := &fake{}
 		s := setOf(inState{f, state})
-		if err := s.Usable(t.Context(), "fake:k"); !errors.Is(err, want) || (err == nil) != (want == nil) {
+		if err := s.Usable(t.Context(), "fake:k", ""); !errors.Is(err, want) || (err == nil) != (want == nil) {
 			t.Errorf("%s: %v, want %v", state, err, want)
 		}
 		if IsLoss(want) != (want != nil && state != "Molten") {
@@ -65,12 +65,12 @@ func TestUsableErrors(t *testing.T) {
 		{fmt.Errorf("describe: %w", errors.ErrUnsupported), ErrNotWatchable, false},
 	} {
 		f := &fake{errs: []error{c.answer}}
-		err := setOf(f).Usable(t.Context(), "fake:k")
+		err := setOf(f).Usable(t.Context(), "fake:k", "")
 		if !errors.Is(err, c.want) || !errors.Is(err, c.answer) || IsLoss(err) != c.loss || len(f.calls) != 1 {
 			t.Errorf("%v: %v, calls %v, loss %v", c.answer, err, f.calls, IsLoss(err))
 		}
 	}
-	if err := setOf(&fake{}).Usable(t.Context(), "other:k"); !errors.Is(err, ErrInvalid) {
+	if err := setOf(&fake{}).Usable(t.Context(), "other:k", ""); !errors.Is(err, ErrInvalid) {
 		t.Errorf("unknown KMS: %v", err)
 	}
 }
@@ -82,10 +82,43 @@ func TestUsableWatchable(t *testing.T) {
 	if got := s.Stamp("fake:k"); got != "" {
 		t.Errorf("a KMS that was not used has stamp %q", got)
 	}
-	if err := s.Usable(t.Context(), "fake:k"); !errors.Is(err, ErrDisabled) {
+	if err := s.Usable(t.Context(), "fake:k", ""); !errors.Is(err, ErrDisabled) {
 		t.Error(err)
 	}
 	if got := s.Stamp("fake:k"); got != "seven" || len(f.calls) != 0 {
 		t.Errorf("stamp %q, calls %v", got, f.calls)
+	}
+}
+
+// versioned is a fake of which one version of a key unwraps.
+type versioned struct {
+	*fake
+	good string
+}
+
+func (f versioned) CheckVersion(_ context.Context, _, version string) error {
+	if version != f.good {
+		return ErrDisabled
+	}
+	return f.answer("check " + version)
+}
+
+// TestUsableByVersion: a KMS that can tell is asked for the version, if that is known.
+func TestUsableByVersion(t *testing.T) {
+	f := &fake{}
+	s := setOf(versioned{f, "2"})
+	if err := s.Usable(t.Context(), "fake:k", "1"); !errors.Is(err, ErrDisabled) || !IsLoss(err) {
+		t.Errorf("version 1: %v", err)
+	}
+	if err := s.Usable(t.Context(), "fake:k", "2"); err != nil || len(f.calls) != 1 || f.calls[0] != "check 2" {
+		t.Errorf("version 2: %v, calls %v", err, f.calls)
+	}
+	f.errs = []error{ErrAccessDenied}
+	if err := s.Usable(t.Context(), "fake:k", "2"); !errors.Is(err, ErrNotWatchable) {
+		t.Errorf("without permission: %v", err)
+	}
+	f.errs = []error{ErrUnreachable}
+	if err := s.Usable(t.Context(), "fake:k", ""); !errors.Is(err, ErrUnreachable) || f.calls[2] != "describe k" {
+		t.Errorf("version unknown: %v, calls %v", err, f.calls)
 	}
 }

@@ -80,6 +80,7 @@ func (a *app) serveBroker(c *cli.Context) error {
 			return err
 		}
 		o.Disk = (&recorded{disks: disks, name: args[0]}).read
+		o.Version = func(uri string) string { return disks.VersionOf(args[0], uri) }
 	}
 	return errors.Join(broker.Serve(context.WithoutCancel(c.Context), keys, o), keys.Close())
 }

@@ -23,6 +23,7 @@ const lastWords = 500 * time.Millisecond
 // encryption context, which tells the disk.
 type binding struct {
 	uri     string
+	version string
 	context keymgr.Context
 	// recorded is what the disk's record said of the CMK then.
 	recorded string
@@ -41,7 +42,7 @@ func (s *server) decrypt(ctx context.Context, r request) (int, error) {
 	}
 	defer dk.Destroy()
 	if !s.sealed {
-		s.disk = binding{r.Key.URI, maps.Clone(r.Context), s.recorded()}
+		s.disk = binding{r.Key.URI, r.Key.Version, maps.Clone(r.Context), s.recorded()}
 	}
 	return dk.Len(), dk.WritePipe(s.keys)
 }

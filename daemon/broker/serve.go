@@ -64,6 +64,11 @@ type Options struct {
 	// header of the disk, which the worker can write. It is called twice a second, from
 	// more than one goroutine.
 	Disk func() (Disk, error)
+	// Version reads which version of a CMK wraps the disk's data key by now, from the disk's
+	// header, for it may be wrapped anew while it is served, and by another host; empty: it
+	// is not known. It is called before each question to the KMS. nil: it is the version
+	// of what was unwrapped.
+	Version func(uri string) string
 }
 
 // Disk is what a broker wants to know of its worker's disk.

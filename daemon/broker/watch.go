@@ -35,6 +35,7 @@ type state struct {
 type watch struct {
 	kms      watched
 	disk     func() Disk // it changes when the disk is wrapped anew, or set
+	version  func(uri string) string
 	interval time.Duration
 	out      *json.Encoder
 	done     chan struct{}
@@ -59,7 +60,7 @@ func (s *server) startWatch(ctx context.Context) error {
 	bound := s.disk
 	s.watch = &watch{
 		kms: s.kms, interval: s.opts.Interval, out: json.NewEncoder(s.states), done: make(chan struct{}),
-		disk: func() Disk { return s.current(bound) },
+		disk: func() Disk { return s.current(bound) }, version: s.version(bound),
 	}
 	go s.watch.run(ctx)
 	return nil
@@ -74,6 +75,19 @@ func (s *server) current(b binding) Disk {
 	}
 	now.Urgent = now.Urgent || !known
 	return now
+}
+
+// version tells the version of a CMK that wraps the disk's data key.
+func (s *server) version(b binding) func(uri string) string {
+	if s.opts.Version != nil {
+		return s.opts.Version
+	}
+	return func(uri string) string {
+		if uri != b.uri {
+			return ""
+		}
+		return b.version
+	}
 }
 
 func (w *watch) run(ctx context.Context) {
@@ -113,7 +127,7 @@ func (w *watch) look(ctx context.Context) error {
 // ask is nil for a key that can be used. A caller that may not see the state of its key
 // knows nothing of it; one that may no longer has lost it, as far as can be told.
 func (w *watch) ask(ctx context.Context) error {
-	err := keymgr.CheckUsable(ctx, w.kms, w.was.KeyURI)
+	err := keymgr.CheckUsable(ctx, w.kms, w.was.KeyURI, w.version(w.was.KeyURI))
 	if errors.Is(err, keymgr.ErrNotWatchable) && !w.seen {
 		return unknown{err}
 	}

@@ -20,6 +20,8 @@ import (
 // A broker whose environment names a folder has a KMS that does what is written there:
 //
 //	state-K   the state of the key K, or an error
+//	state-K-V that of the version V of K
+//	version   the version in the disk's header
 //	recorded  the CMK in the disk's record
 //	relaxed   if it is there, nothing follows from the loss of the key
 //	interval  if it is there, the KMS is not asked before long without a cause
@@ -41,11 +43,15 @@ func serveTest(dir string) error {
 	if k.read("interval") != "" {
 		interval = time.Hour
 	}
+	var version func(string) string
+	if k.read("version") != "" {
+		version = func(string) string { return k.read("version") }
+	}
 	return Serve(context.Background(), keymgr.NewSet(keymgr.Retry{Patience: time.Hour, Base: time.Millisecond, Max: 10 * time.Millisecond}, map[string]keymgr.Opener{
 		"slow":  func(context.Context) (keymgr.KMS, error) { return k, nil },
 		"local": func(context.Context) (keymgr.KMS, error) { return watchableKMS{k}, nil },
 	}), Options{
-		Deadline: deadline, Interval: interval,
+		Deadline: deadline, Interval: interval, Version: version,
 		Disk: func() (Disk, error) { return Disk{KeyURI: k.read("recorded"), Urgent: k.read("relaxed") == ""}, nil },
 	})
 }
@@ -97,6 +103,11 @@ func (k fileKMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, e
 	return keymgr.KeyInfo{State: keymgr.Enabled}, err
 }
 
+func (k fileKMS) CheckVersion(ctx context.Context, key, version string) error {
+	k.called("check " + key)
+	return k.verdict(ctx, key+"-"+version)
+}
+
 func (k fileKMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Context) (*secret.Buffer, error) {
 	u, err := keymgr.ParseURI(w.URI)
 	if err != nil {
@@ -119,7 +130,7 @@ func (k fileKMS) Decrypt(ctx context.Context, w keymgr.WrappedKey, ec keymgr.Con
 // watchableKMS tells of changes by itself.
 type watchableKMS struct{ fileKMS }
 
-func (k watchableKMS) Usable(ctx context.Context, key string) error {
+func (k watchableKMS) Usable(ctx context.Context, key, _ string) error {
 	k.called("usable " + key)
 	return k.verdict(ctx, key)
 }
@@ -248,6 +259,33 @@ func TestWatch(t *testing.T) {
 			s.wantTold(nil)
 		})
 	}
+}
+
+// TestWatchOfAVersion: it is the one that was unwrapped, or the one in the disk's header,
+// which changes when the disk is wrapped anew.
+func TestWatchOfAVersion(t *testing.T) {
+	unwrapped := newSite(t)
+	dk, err := unwrapped.Decrypt(t.Context(), keymgr.WrappedKey{URI: "slow:key", Version: "1", Blob: []byte("mine")}, keymgr.Context{keymgr.ContextDisk: "mine"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dk.Destroy()
+	if err := unwrapped.Watch(t.Context(), func(err error) { unwrapped.told <- err }); err != nil {
+		t.Fatal(err)
+	}
+	unwrapped.wantTold(nil)
+	unwrapped.set("state-key-1", "Disabled")
+	unwrapped.wantTold(keymgr.ErrDisabled)
+
+	inHeader := newSite(t)
+	inHeader.set("version", "1")
+	inHeader.serving("slow:key")
+	inHeader.wantTold(nil)
+	inHeader.set("state-key-1", "Disabled")
+	inHeader.wantTold(keymgr.ErrDisabled)
+	inHeader.set("version", "2")
+	inHeader.wantTold(nil)
+	inHeader.quiet("check key")
 }
 
 // TestWatchSeesTheRecordAtOnce: a disk that was wrapped anew, or set to another policy, is

@@ -62,7 +62,7 @@ func (w *watcher) look() {
 	if w.tell == nil {
 		w.tell = <-w.report
 	}
-	w.tell(w.kms.As(local.DiskService).Usable(context.Background(), w.key))
+	w.tell(w.kms.As(local.DiskService).Usable(context.Background(), w.key, ""))
 }
 
 func (w *watcher) disable() {

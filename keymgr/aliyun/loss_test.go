@@ -35,7 +35,7 @@ func TestWhatIsNoLoss(t *testing.T) {
 			io.WriteString(w, a.body)
 		}))
 		k := open(t, c.config(strings.TrimPrefix(h.URL, "http://")))
-		if err := keymgr.CheckUsable(t.Context(), k, "local/key"); keymgr.IsLoss(err) || !errors.Is(err, a.want) {
+		if err := keymgr.CheckUsable(t.Context(), k, "local/key", ""); keymgr.IsLoss(err) || !errors.Is(err, a.want) {
 			t.Errorf("%s: %v, want %v", name, err, a.want)
 		}
 		h.Close()
@@ -47,7 +47,7 @@ func TestLostCredentialsAreNoLoss(t *testing.T) {
 	c := newCloud(t)
 	key := c.newKey(t, "")
 	k := open(t, c.config(c.addr))
-	look := func() error { return keymgr.CheckUsable(t.Context(), k, key) }
+	look := func() error { return keymgr.CheckUsable(t.Context(), k, key, "") }
 	must(t, look())
 	must(t, os.Truncate(c.credentials, 0))
 	emptied := look()

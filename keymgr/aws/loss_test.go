@@ -48,12 +48,12 @@ func TestWhatIsNoLoss(t *testing.T) {
 		"a lost key store":    {http.StatusOK, `{"KeyMetadata":{"KeyId":"k","KeyState":"Unavailable"}}`, keymgr.ErrNotWatchable},
 	} {
 		k, _ := inFront(t, c.status, c.body)
-		if err := keymgr.CheckUsable(t.Context(), k, in("k")); keymgr.IsLoss(err) || !errors.Is(err, c.want) {
+		if err := keymgr.CheckUsable(t.Context(), k, in("k"), ""); keymgr.IsLoss(err) || !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
 	}
 	k, _ := inFront(t, http.StatusBadRequest, `{"__type":"AccessDeniedException","message":"not authorized"}`)
-	if err := keymgr.CheckUsable(t.Context(), k, in("k")); !keymgr.IsLoss(err) {
+	if err := keymgr.CheckUsable(t.Context(), k, in("k"), ""); !keymgr.IsLoss(err) {
 		t.Errorf("AWS denies the key: %v", err)
 	}
 }
@@ -61,7 +61,7 @@ func TestWhatIsNoLoss(t *testing.T) {
 // TestLostCredentialsAreNoLoss of the key, and are named.
 func TestLostCredentialsAreNoLoss(t *testing.T) {
 	k, file := inFront(t, http.StatusOK, `{"KeyMetadata":{"KeyId":"k","KeyState":"Enabled"}}`)
-	look := func() error { return keymgr.CheckUsable(t.Context(), k, in("k")) }
+	look := func() error { return keymgr.CheckUsable(t.Context(), k, in("k"), "") }
 	if err := look(); err != nil {
 		t.Fatal(err)
 	}

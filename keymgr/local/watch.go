@@ -14,8 +14,9 @@ var _ keymgr.Watchable = (*KMS)(nil)
 // Usable tells whether the principal may unwrap data keys under a key now. It needs no
 // permission and is not recorded: it says nothing that a refused Decrypt would not say,
 // and opens nothing. What changed the answer is in the log: who disabled the key, took
-// the permission away, or that the KMS itself forgot the material when it was due.
-func (k *KMS) Usable(ctx context.Context, key string) error {
+// the permission away, or that the KMS itself forgot the material when it was due. All
+// versions of a key unwrap, or none.
+func (k *KMS) Usable(ctx context.Context, key, _ string) error {
 	t, err := k.store.begin(ctx)
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ func TestUsableIsWhatDecryptSays(t *testing.T) {
 		for _, principal := range []string{DiskService, "stranger"} {
 			user := k.As(principal)
 			before := entries(t, k)
-			usable := user.Usable(t.Context(), id)
+			usable := user.Usable(t.Context(), id, "")
 			if now := entries(t, k); now != before {
 				t.Errorf("%s: a look at the key made %d records", state, now-before)
 			}
@@ -39,7 +39,7 @@ func TestUsableIsWhatDecryptSays(t *testing.T) {
 			}
 		}
 	}
-	if err := newKMS(t).Usable(t.Context(), newID()); !errors.Is(err, keymgr.ErrNotFound) {
+	if err := newKMS(t).Usable(t.Context(), newID(), ""); !errors.Is(err, keymgr.ErrNotFound) {
 		t.Errorf("a key that never was: %v", err)
 	}
 }
@@ -51,7 +51,7 @@ func TestStamp(t *testing.T) {
 	user := k.As(DiskService)
 	was := user.Stamp(id)
 	for range 3 {
-		if err := user.Usable(t.Context(), id); err != nil || user.Stamp(id) != was || was == "" {
+		if err := user.Usable(t.Context(), id, ""); err != nil || user.Stamp(id) != was || was == "" {
 			t.Fatalf("looking changes something: %v, %q then %q", err, was, user.Stamp(id))
 		}
 	}
@@ -92,13 +92,13 @@ func TestUsableDoesWhatIsDue(t *testing.T) {
 		t.Fatal(err)
 	}
 	user := k.As(DiskService)
-	if err := user.Usable(t.Context(), id); !errors.Is(err, keymgr.ErrPendingDeletion) {
+	if err := user.Usable(t.Context(), id, ""); !errors.Is(err, keymgr.ErrPendingDeletion) {
 		t.Error(err)
 	}
 	before := entries(t, k)
 	now = now.AddDate(0, 0, 8)
 	for range 2 {
-		if err := user.Usable(t.Context(), id); !errors.Is(err, keymgr.ErrNotFound) {
+		if err := user.Usable(t.Context(), id, ""); !errors.Is(err, keymgr.ErrNotFound) {
 			t.Error(err)
 		}
 	}

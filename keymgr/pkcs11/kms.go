@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"time"
@@ -20,7 +21,10 @@ type KMS struct {
 	now   func() time.Time
 }
 
-var _ keymgr.Wrapper = (*KMS)(nil)
+var (
+	_ keymgr.Wrapper   = (*KMS)(nil)
+	_ keymgr.Versioned = (*KMS)(nil)
+)
 
 // Open loads the module. The token is looked for when a key is first used.
 func Open(c Config) (keymgr.KMS, error) { return open(c) }
@@ -176,6 +180,23 @@ func (k *KMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, erro
 		}
 		return info, nil
 	}})
+}
+
+// CheckVersion fails if a version is not there, or may not decrypt. What it may do beside
+// that, and its dates, are for new data keys.
+func (k *KMS) CheckVersion(ctx context.Context, key, version string) error {
+	id, err := hex.DecodeString(version)
+	if err != nil {
+		return badBlob(uriOf(key), fmt.Sprintf("%q is no version", version))
+	}
+	_, err = call(ctx, k.token, job[struct{}]{key: key, what: "check version of key", run: func(s session) (struct{}, error) {
+		all, err := s.versions(key)
+		if err == nil {
+			_, err = byID(key, all, id)
+		}
+		return struct{}{}, err
+	}})
+	return err
 }
 
 func (k *KMS) primary(s session, key string) (version, error) {

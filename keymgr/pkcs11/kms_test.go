@@ -192,6 +192,42 @@ func TestDisabled(t *testing.T) {
 	wantError(t, "destroyed", err, keymgr.ErrNotFound)
 }
 
+// TestWatchedVersion: what counts for a disk is that its own version decrypts.
+func TestWatchedVersion(t *testing.T) {
+	token, k := newKMS(t)
+	_, w := generate(t, k, "disks")
+	watch := func(what string, w keymgr.WrappedKey, want error) {
+		t.Helper()
+		err := keymgr.CheckUsable(t.Context(), k, strings.TrimPrefix(w.URI, "pkcs11:"), w.Version)
+		if !errors.Is(err, want) || (err == nil) != (want == nil) || keymgr.IsLoss(err) != (want != nil) {
+			t.Errorf("%s: the watch says %v", what, err)
+		}
+		if got, err := k.Decrypt(t.Context(), w, ec); !errors.Is(err, want) {
+			t.Errorf("%s: decrypt says %v", what, err)
+		} else {
+			got.Destroy()
+		}
+	}
+	watch("may do both", w, nil)
+	token.Set(t, "disks", pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false))
+	watch("may not encrypt", w, nil)
+	token.Set(t, "disks", pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false))
+	token.Key(t, "disks", []byte{2})
+	watch("may not decrypt, and a newer one may", w, keymgr.ErrDisabled)
+	_, newer := generate(t, k, "disks")
+	watch("the newer one", newer, nil)
+	token.Destroy(t, "disks")
+	token.Key(t, "disks", []byte{2})
+	watch("destroyed, and the newer one is there", w, keymgr.ErrNotFound)
+
+	token.Key(t, "dated", []byte{1}, pkcs11.NewAttribute(pkcs11.CKA_END_DATE, []byte("20270301")),
+		pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, false)) // as in TestDates
+	k.now = func() time.Time { return time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC) }
+	_, dated := generate(t, k, "dated")
+	k.now = func() time.Time { return time.Date(2027, 3, 2, 0, 0, 0, 0, time.UTC) }
+	watch("its time is over", dated, nil)
+}
+
 // TestUnfitKeys: what can be read out of the token, or is no AES-256 key, is no CMK.
 func TestUnfitKeys(t *testing.T) {
 	token, k := newKMS(t)

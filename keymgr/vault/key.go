@@ -84,6 +84,18 @@ func (s keyState) mustFit(n name) error {
 	return nil
 }
 
+// mustOpen refuses a version that opens nothing, or is none.
+func (s keyState) mustOpen(n name, version int) error {
+	switch {
+	case version > s.Latest:
+		return badBlob(n.uri(), fmt.Sprintf("it names version %d, and the newest is %d", version, s.Latest))
+	case version < s.MinDecrypt:
+		return disabled(n, fmt.Sprintf("version %d is below min_decryption_version, %d", version, s.MinDecrypt),
+			fmt.Sprintf("bao write %s/config min_decryption_version=%d", n.path("keys"), version))
+	}
+	return nil
+}
+
 func unfit(n name, why string) error {
 	return &keymgr.Error{
 		Code: CodeKeyType, Key: n.uri(), Hint: "use another key; " + makeHint(n.uri()),
@@ -114,14 +126,11 @@ func (k *KMS) diagnose(ctx context.Context, n name, version int, err error) erro
 	if err := s.mustFit(n); err != nil {
 		return err
 	}
-	switch {
-	case version == 0:
+	if version == 0 {
 		return k.failed(ctx, n.uri(), err)
-	case version > s.Latest:
-		return badBlob(n.uri(), fmt.Sprintf("it names version %d, and the newest is %d", version, s.Latest))
-	case version < s.MinDecrypt:
-		return disabled(n, fmt.Sprintf("version %d is below min_decryption_version, %d", version, s.MinDecrypt),
-			fmt.Sprintf("bao write %s/config min_decryption_version=%d", n.path("keys"), version))
+	}
+	if err := s.mustOpen(n, version); err != nil {
+		return err
 	}
 	return &keymgr.Error{
 		Code: CodeContext, Key: n.uri(), Hint: "the wrapped key belongs to another disk, or was damaged: restore the disk's header from a backup",

@@ -24,8 +24,9 @@ type KMS struct {
 }
 
 var (
-	_ keymgr.KMS     = (*KMS)(nil)
-	_ keymgr.Wrapper = (*KMS)(nil)
+	_ keymgr.KMS       = (*KMS)(nil)
+	_ keymgr.Wrapper   = (*KMS)(nil)
+	_ keymgr.Versioned = (*KMS)(nil)
 )
 
 // Open prepares the use of a server. It does not connect.
@@ -197,6 +198,27 @@ func (k *KMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, erro
 		return keymgr.KeyInfo{}, err
 	}
 	return s.info(n), nil
+}
+
+// CheckVersion fails if the key's state, or its min_decryption_version, keeps a version
+// from opening what it wrapped.
+func (k *KMS) CheckVersion(ctx context.Context, key, version string) error {
+	n, err := parseName(key)
+	if err != nil {
+		return err
+	}
+	v, err := strconv.Atoi(version)
+	if err != nil {
+		return badBlob(n.uri(), fmt.Sprintf("%q is no version", version))
+	}
+	s, err := k.read(ctx, n)
+	if err != nil {
+		return err
+	}
+	if err := s.mustFit(n); err != nil {
+		return err
+	}
+	return s.mustOpen(n, v)
 }
 
 // wrapped is the wrapped key of an answer.

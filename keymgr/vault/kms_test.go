@@ -92,13 +92,23 @@ func revokedVersion(t *testing.T, s *vaulttest.Server) {
 	dk, err := k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	dk.Destroy()
 	wantError(t, "Decrypt", err, keymgr.ErrDisabled, "bao write transit/keys/revoked/config min_decryption_version=1")
-	works(t, k, "transit/revoked")
+	err = keymgr.CheckUsable(t.Context(), k, "transit/revoked", w.Version)
+	wantError(t, "the watch", err, keymgr.ErrDisabled, "bao write transit/keys/revoked/config min_decryption_version=1")
+	if newer := works(t, k, "transit/revoked"); keymgr.CheckUsable(t.Context(), k, "transit/revoked", newer.Version) != nil {
+		t.Errorf("the watch takes version %s for lost", newer.Version)
+	}
 	s.Do(t, http.MethodPut, "transit/keys/revoked/config", map[string]any{"min_decryption_version": 1})
 	dk, err = k.Decrypt(t.Context(), w, kmstest.Disk("1"))
 	if err != nil {
 		t.Error(err)
 	}
 	dk.Destroy()
+	if err := keymgr.CheckUsable(t.Context(), k, "transit/revoked", w.Version); err != nil {
+		t.Errorf("the watch, with the version given back: %v", err)
+	}
+	s.Do(t, http.MethodDelete, "transit/keys/revoked/soft-delete", nil)
+	err = keymgr.CheckUsable(t.Context(), k, "transit/revoked", w.Version)
+	wantError(t, "the watch, soft-deleted", err, keymgr.ErrDisabled, "soft-delete-restore")
 }
 
 func deletedKey(t *testing.T, s *vaulttest.Server) {
