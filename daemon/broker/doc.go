@@ -33,8 +33,9 @@
 // What is told is the state of the disk's own key, and only that. A CMK is lost when it is
 // disabled, to be deleted, without material, not there, or closed to the disk service. A
 // KMS that does not answer, is throttled or is damaged says nothing of the key, nor does
-// one that does not take this host's credentials: that is told too, as no loss. A caller whom the KMS refuses to tell the state of a key from the
-// start knows nothing of it; one who could see it, and is refused since, has lost it.
+// one that does not take this host's credentials: that is told too, as no loss. A caller
+// whom the KMS refuses to tell the state of a key from the start knows nothing of it; one
+// who could see it, and is refused since, has lost it.
 //
 // Where a KMS may revoke one version of a key, that which wraps the disk counts; the disk's
 // header names it. A worker that writes another one there gets a wrong answer, and no key.

@@ -12,9 +12,10 @@
 // each has a CKA_ID of 1 to 64 bytes, and the one with the highest CKA_ID, read as a
 // big-endian number, that may encrypt is the primary version. What CKA_START_DATE and
 // CKA_END_DATE say is kept: outside of the two a version wraps nothing; it still opens.
-// To rotate, make a key with the same label and a higher CKA_ID. To disable, set
-// CKA_ENCRYPT, CKA_DECRYPT or both to false. Who administers keys does it by the tools
-// of the HSM, or pkcs11-tool; this package makes, changes and deletes none.
+// To rotate, make a key with the same label and a higher CKA_ID. To keep a version from
+// wrapping, set CKA_ENCRYPT to false; to disable what is wrapped under it, CKA_DECRYPT.
+// Who administers keys does it by the tools of the HSM, or pkcs11-tool; this package
+// makes, changes and deletes none.
 //
 // # Wrapped keys
 //
