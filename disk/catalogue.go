@@ -196,15 +196,21 @@ func (c *Catalogue) headerPath(name string) string {
 
 // UsersOf names the disks whose data keys a CMK wraps, in escrow too, or is about to
 // wrap. A record that cannot be read is an error: it might be one of them.
+//
+// Who is about to use a CMK announces it here first and asks the KMS after that. So a
+// KMS that keeps others out while it looks here and then takes the key out of use either
+// finds the user, or refuses what that asks.
 func (c *Catalogue) UsersOf(keyURI string) ([]string, error) {
+	making, unreadable := c.making() // first: one that is made meanwhile is in the list
 	records, damaged := c.List()
 	var names []string
-	for _, r := range records {
+	for _, r := range append(making, records...) {
 		if slices.Contains(c.keysOf(r), keyURI) {
 			names = append(names, r.Name)
 		}
 	}
-	return names, errors.Join(damaged...)
+	slices.Sort(names)
+	return slices.Compact(names), errors.Join(append(unreadable, damaged...)...)
 }
 
 // keysOf are the CMKs that a disk needs: what its record says, and its header, which

@@ -28,6 +28,11 @@ func (c *Catalogue) Set(ctx context.Context, name string, s Settings) (r Record,
 // adds, changes or deletes disks. The disk may be exported, which running tells; it is
 // ErrInUse while something else has it.
 func (c *Catalogue) change(ctx context.Context, name string, alter func(*Record) error) (r Record, running bool, err error) {
+	return c.changeAs(ctx, name, "save", alter)
+}
+
+// changeAs is change under a name of its own for the tests.
+func (c *Catalogue) changeAs(ctx context.Context, name, operation string, alter func(*Record) error) (r Record, running bool, err error) {
 	if _, err := c.Get(name); err != nil {
 		return Record{}, false, err
 	}
@@ -56,5 +61,5 @@ func (c *Catalogue) change(ctx context.Context, name string, alter func(*Record)
 	if err := c.save(r); err != nil {
 		return Record{}, running, fmt.Errorf("change disk %s: %w", name, err)
 	}
-	return r, running, c.did("save", c.recordPath(name))
+	return r, running, c.did(operation, c.recordPath(name))
 }

@@ -39,7 +39,7 @@ func (c *Catalogue) Check(ctx context.Context, name string) ([]Finding, error) {
 	}
 	if r.RewrappingTo != "" {
 		found = append(found, Finding{Check: "record", Result: Warning,
-			Detail: fmt.Sprintf("a re-wrap under %s was interrupted: another re-wrap or the next export finishes it", r.RewrappingTo)})
+			Detail: fmt.Sprintf("a re-wrap under %s is under way, or was interrupted: then another re-wrap or the next export finishes it", r.RewrappingTo)})
 	}
 	if r.Encrypted {
 		return append(found, c.checkEncrypted(ctx, r)...), nil

@@ -52,7 +52,9 @@ func (c *Catalogue) Create(ctx context.Context, o CreateOptions) (Record, error)
 	return r, nil
 }
 
-// create makes the disk of a record. The KMS is asked while others can still add disks.
+// create makes the disk of a record. The KMS is asked when the record is written ahead,
+// so that none of its CMKs can be deleted in between ([Catalogue.UsersOf]), and while
+// others can still add disks.
 func (c *Catalogue) create(ctx context.Context, r *Record, o CreateOptions) error {
 	if err := c.settle(r.Name); err != nil {
 		return err
@@ -60,25 +62,45 @@ func (c *Catalogue) create(ctx context.Context, r *Record, o CreateOptions) erro
 	if err := c.vacant(*r); err != nil {
 		return err
 	}
-	var dk dataKey
 	if r.Encrypted {
-		var err error
-		if dk, err = c.generate(ctx, r, o); err != nil {
-			return fmt.Errorf("create disk %s: generate data key: %w", r.Name, err)
+		if err := c.nameKeys(ctx, r, o); err != nil {
+			return fmt.Errorf("create disk %s: look at its key: %w", r.Name, err)
 		}
-		defer dk.plain.Destroy()
 	}
 	if err := c.claim(ctx, *r); err != nil {
 		return err
 	}
-	err := c.build(*r, dk)
-	if err == nil {
-		err = c.commit(*r)
-	}
-	if err != nil {
+	if err := c.make(ctx, r, o.NoPlaintext); err != nil {
 		return fmt.Errorf("create disk %s: %w", r.Name, errors.Join(err, c.takeBack(*r)))
 	}
 	return nil
+}
+
+// make makes the disk of a record that is written ahead.
+func (c *Catalogue) make(ctx context.Context, r *Record, noPlaintext bool) error {
+	var dk dataKey
+	if r.Encrypted {
+		var err error
+		if dk, err = c.generate(ctx, r, noPlaintext); err != nil {
+			return fmt.Errorf("generate data key: %w", err)
+		}
+		defer dk.plain.Destroy()
+	}
+	if err := c.build(*r, dk); err != nil {
+		return err
+	}
+	return c.commit(*r)
+}
+
+// nameKeys notes in the record of a new disk which CMKs are to wrap its data key, by the
+// URIs that others know them by too. A service key that is made by its first use has none
+// yet, and needs no guard.
+func (c *Catalogue) nameKeys(ctx context.Context, r *Record, o CreateOptions) (err error) {
+	if r.KeyURI, _, err = c.resolve(ctx, orDefault(o.Key, keymgr.DefaultURI)); err != nil {
+		return err
+	}
+	r.EscrowKeyURI, _, err = c.resolve(ctx, o.EscrowKey)
+	return err
 }
 
 // newRecord fills in the defaults and checks all that can be checked without
@@ -115,23 +137,24 @@ func orDefault[T comparable](v, def T) T {
 	return v
 }
 
-// generate gets a data key for a new disk and notes in the record which CMKs wrap it.
-func (c *Catalogue) generate(ctx context.Context, r *Record, o CreateOptions) (dk dataKey, err error) {
-	uri, ec := orDefault(o.Key, keymgr.DefaultURI), contextOf(r.Lineage)
-	if o.NoPlaintext {
-		dk.wrapped, err = c.keys.GenerateDataKeyWithoutPlaintext(ctx, uri, ec)
+// generate gets a data key for a new disk under the CMKs that its record names, and
+// completes what that says of them.
+func (c *Catalogue) generate(ctx context.Context, r *Record, noPlaintext bool) (dk dataKey, err error) {
+	ec := contextOf(r.Lineage)
+	if noPlaintext {
+		dk.wrapped, err = c.keys.GenerateDataKeyWithoutPlaintext(ctx, r.KeyURI, ec)
 	} else {
-		dk.plain, dk.wrapped, err = c.keys.GenerateDataKey(ctx, uri, ec)
+		dk.plain, dk.wrapped, err = c.keys.GenerateDataKey(ctx, r.KeyURI, ec)
 	}
 	if err != nil {
 		return dataKey{}, err
 	}
 	r.KeyURI, r.KeyID, r.KeyVersion = dk.wrapped.URI, keyID(dk.wrapped.URI), dk.wrapped.Version
-	r.DigestPending = o.NoPlaintext
-	if o.EscrowKey == "" {
+	r.DigestPending = noPlaintext
+	if r.EscrowKeyURI == "" {
 		return dk, nil
 	}
-	if err := c.putInEscrow(ctx, &dk, ec, o.EscrowKey); err != nil {
+	if err := c.putInEscrow(ctx, &dk, ec, r.EscrowKeyURI); err != nil {
 		dk.plain.Destroy()
 		return dataKey{}, fmt.Errorf("put it in escrow: %w", err)
 	}

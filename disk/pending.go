@@ -10,11 +10,13 @@ import (
 	"strings"
 
 	"sealblk/internal/atomicfile"
+	"sealblk/internal/filelock"
 )
 
 // A disk comes to be in steps, each durable before the next:
 //
-//	disks/NAME.new      the record, written ahead: what is being made and where
+//	disks/NAME.new      the record, written ahead: what is being made and where, and
+//	                    which CMKs are about to be asked for its key
 //	.ID.new             the backing file, beside where it will be
 //	volumes/NAME.img    its name, a second one
 //	disks/NAME.json     the record: from here on the disk is there
@@ -106,6 +108,25 @@ func (c *Catalogue) holder(r Record) (string, bool) {
 func (c *Catalogue) pending() []string {
 	found, _ := names(filepath.Join(c.dir, "disks"), pendingSuffix)
 	return found
+}
+
+// making reads the records of the disks that are being made. What a crash left unmade,
+// whose lock nobody has, becomes no disk any more.
+func (c *Catalogue) making() (records []Record, damaged []error) {
+	for _, name := range c.pending() {
+		if !filelock.Held(c.lockPath(name)) {
+			continue
+		}
+		r, err := c.readPending(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // made, or taken back, meanwhile
+		case err != nil:
+			damaged = append(damaged, err)
+		default:
+			records = append(records, r)
+		}
+	}
+	return records, damaged
 }
 
 func (c *Catalogue) readPending(name string) (Record, error) {

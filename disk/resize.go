@@ -26,10 +26,12 @@ func (c *Catalogue) grow(r *Record, size int64) error {
 	if b.kind != "file" {
 		return withHint(fmt.Errorf("%w: %s: has a fixed size", ErrBackend, b.kind), "only disks on file:PATH can be resized")
 	}
+	announced := r.RewrappingTo
 	h, err := c.currentHeader(r)
 	if err != nil {
 		return err
 	}
+	r.RewrappingTo = announced // that re-wrap may be under way
 	switch {
 	case size == r.SizeBytes:
 		r.GrowingTo = 0

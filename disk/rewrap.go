@@ -49,10 +49,11 @@ const maxOvertaken = 5
 // stays the same. A wrapping that is up to date is left alone. The wrapping in escrow
 // is brought up to date too, unless a key is given.
 //
-// The new wrapping is proved before the header is written; the header has both its
-// copies at any time; the record announces the new CMK before and follows after, so
-// that neither CMK can be deleted in between. Interrupted anywhere, the disk has the
-// old wrapping or the new one, and the same call goes on.
+// The record announces the new CMK; after that the new wrapping is proved, which the KMS
+// refuses if the CMK was taken out of use meanwhile; then the header is written, which
+// has both its copies at any time; the record follows. So neither CMK can be deleted in
+// between ([Catalogue.UsersOf]). Interrupted anywhere, the disk has the old wrapping or
+// the new one, and the same call goes on.
 func (c *Catalogue) Rewrap(ctx context.Context, name string, o RewrapOptions) (Rewrapped, error) {
 	job := rewrap{mainSlot, mainSlot, o.Key}
 	if o.UseEscrow {
@@ -118,25 +119,29 @@ func (c *Catalogue) rewrapOnce(ctx context.Context, name string, job rewrap) (Re
 	if err != nil {
 		return Rewrapped{}, err
 	}
-	out := Rewrapped{Record: r, From: Wrapping{before.URI, before.Version}}
-	w := before
-	if !current {
-		if w, err = c.rewrapped(ctx, h, t, source, job); err != nil {
-			return Rewrapped{}, err
-		}
-		if job.from != job.to {
-			if err := c.usedEscrow(ctx, r, t, "wrapped under "+w.URI); err != nil {
-				return Rewrapped{}, err
-			}
-		}
-		out.Changed = true
+	out := Rewrapped{Record: r, From: Wrapping{before.URI, before.Version}, Changed: !current}
+	out.To = out.From
+	switch {
+	case !current:
+		out.Record, out.To, err = c.rewrapUnder(ctx, r, h, t, source, job)
+	case h.Warnings() != nil || r.behind(t):
+		out.Record, err = c.replaceWrapped(ctx, name, t, job.to, &before)
 	}
-	out.To = Wrapping{w.URI, w.Version}
-	if current && h.Warnings() == nil && !r.behind(t) {
-		return out, nil
-	}
-	out.Record, err = c.replaceWrapped(ctx, name, t, job.to, &w)
 	return out, err
+}
+
+func (c *Catalogue) rewrapUnder(ctx context.Context, r Record, h *luks.Header, t luks.Token, source keymgr.WrappedKey, job rewrap) (Record, Wrapping, error) {
+	w, err := c.rewrapped(ctx, t, source, job)
+	if err != nil {
+		return Record{}, Wrapping{}, err
+	}
+	r, err = c.install(ctx, r.Name, t, job.to, w, func() error {
+		if err := c.proveRewrapped(ctx, h, t, source, w, job); err != nil || job.from == job.to {
+			return err
+		}
+		return c.usedEscrow(ctx, r, t, "wrapped under "+w.URI)
+	})
+	return r, Wrapping{w.URI, w.Version}, err
 }
 
 // isCurrent tells whether a wrapping is what the job would make of it. A KMS that does
@@ -163,8 +168,8 @@ func (r Record) behind(t luks.Token) bool {
 	return now != r
 }
 
-// rewrapped gets the new wrapping from the KMS and proves it.
-func (c *Catalogue) rewrapped(ctx context.Context, h *luks.Header, t luks.Token, source keymgr.WrappedKey, job rewrap) (keymgr.WrappedKey, error) {
+// rewrapped gets the new wrapping from the KMS.
+func (c *Catalogue) rewrapped(ctx context.Context, t luks.Token, source keymgr.WrappedKey, job rewrap) (keymgr.WrappedKey, error) {
 	w, err := c.move(ctx, source, t.Context, job.uri, nil, false)
 	if err != nil {
 		return w, err
@@ -173,6 +178,10 @@ func (c *Catalogue) rewrapped(ctx context.Context, h *luks.Header, t luks.Token,
 		return w, withHint(fmt.Errorf("%w: %s wraps the key already, as the disk's own or in escrow", ErrInvalid, w.URI),
 			"the two are to be different keys: sealblk disk set NAME --escrow-key KEY|none")
 	}
+	return w, nil
+}
+
+func (c *Catalogue) proveRewrapped(ctx context.Context, h *luks.Header, t luks.Token, source, w keymgr.WrappedKey, job rewrap) error {
 	is := func(dk *secret.Buffer) error { return verify(h, dk) }
 	if h.DigestPending() {
 		is = nil // nothing to compare it with, and perhaps not to be seen here
@@ -181,17 +190,80 @@ func (c *Catalogue) rewrapped(ctx context.Context, h *luks.Header, t luks.Token,
 	if err == nil && !seen && is != nil && job.to == mainSlot {
 		err = c.stillOpens(ctx, source, w, t.Context)
 	}
-	return w, err
+	return err
+}
+
+// install announces a new wrapping, has it proved, and puts it into a slot of a disk's
+// header, if that has the keys of t all the while.
+func (c *Catalogue) install(ctx context.Context, name string, t luks.Token, s slot, w keymgr.WrappedKey, prove func() error) (Record, error) {
+	if err := c.announce(ctx, name, t, w.URI); err != nil {
+		return Record{}, err
+	}
+	if err := prove(); err != nil {
+		c.withdraw(ctx, name, w.URI)
+		return Record{}, err
+	}
+	return c.replaceWrapped(ctx, name, t, s, &w)
+}
+
+// announce notes in a disk's record which CMK is about to wrap its data key.
+func (c *Catalogue) announce(ctx context.Context, name string, t luks.Token, uri string) error {
+	_, err := c.changeKeys(ctx, name, "announce", func(r *Record) error {
+		h, err := c.readHeader(*r)
+		if err != nil {
+			return err
+		}
+		now, err := stillHas(h, t)
+		if err != nil {
+			return err
+		}
+		r.adoptKeys(now) // what another re-wrap announced may have come to be
+		r.RewrappingTo = uri
+		return nil
+	})
+	return err
+}
+
+// withdraw takes back what was announced and came to nothing, also for who gives up. If
+// it stays, it guards a CMK without need until the next re-wrap or export.
+func (c *Catalogue) withdraw(ctx context.Context, name, uri string) {
+	_, _ = c.changeKeys(context.WithoutCancel(ctx), name, "withdraw", func(r *Record) error {
+		if r.RewrappingTo != uri {
+			return nil // it is another's by now
+		}
+		h, err := c.readHeader(*r)
+		if err != nil {
+			return err
+		}
+		t, err := h.Token()
+		if err == nil {
+			r.adoptKeys(t)
+		}
+		return err
+	})
+}
+
+// stillHas is the token of a header that has the keys of was, or errOvertaken.
+func stillHas(h *luks.Header, was luks.Token) (luks.Token, error) {
+	t, err := h.Token()
+	if err == nil && !sameKeys(t, was) {
+		err = errOvertaken
+	}
+	return t, err
 }
 
 // replaceWrapped puts a wrapping into a slot of a disk's header, and into its record
 // before and after, if the header's keys are still those of t. w is nil to empty the
 // slot.
 func (c *Catalogue) replaceWrapped(ctx context.Context, name string, t luks.Token, s slot, w *keymgr.WrappedKey) (Record, error) {
-	alter := func(r *Record) error { return c.swap(r, t, s, w) }
-	r, _, err := c.change(ctx, name, alter)
-	// An export that is about to start has the disk, and tells so in a moment.
-	for end := time.Now().Add(afterKill); errors.Is(err, ErrInUse) && time.Now().Before(end) && ctx.Err() == nil; r, _, err = c.change(ctx, name, alter) {
+	return c.changeKeys(ctx, name, "save", func(r *Record) error { return c.swap(r, t, s, w) })
+}
+
+// changeKeys is change that lets an export start: it has the disk, and tells so in a
+// moment.
+func (c *Catalogue) changeKeys(ctx context.Context, name, operation string, alter func(*Record) error) (Record, error) {
+	r, _, err := c.changeAs(ctx, name, operation, alter)
+	for end := time.Now().Add(afterKill); errors.Is(err, ErrInUse) && time.Now().Before(end) && ctx.Err() == nil; r, _, err = c.changeAs(ctx, name, operation, alter) {
 		time.Sleep(5 * time.Millisecond) // there is nothing else to wait on
 	}
 	return r, err
@@ -214,8 +286,8 @@ func (c *Catalogue) swap(r *Record, was luks.Token, s slot, w *keymgr.WrappedKey
 	if err := matches(*r, h); err != nil {
 		return err
 	}
-	if t, err := h.Token(); err != nil || !sameKeys(t, was) {
-		return errors.Join(err, errOvertaken)
+	if _, err := stillHas(h, was); err != nil {
+		return err
 	}
 	if err := c.rewrite(r, f, h, was, s, w); err != nil {
 		return err
@@ -228,22 +300,18 @@ func (c *Catalogue) swap(r *Record, was luks.Token, s slot, w *keymgr.WrappedKey
 	return nil
 }
 
-// rewrite writes a header with another wrapping, which the record announces. One that
-// has it, whole, is left as it is.
+// rewrite writes a header with another wrapping, which the record announces: if it is
+// another's that it announces, the CMK of this one is not guarded. A header that has the
+// wrapping, whole, is left as it is.
 func (c *Catalogue) rewrite(r *Record, f *os.File, h *luks.Header, was luks.Token, s slot, w *keymgr.WrappedKey) error {
 	now := was
 	put(&now, s, w)
-	if sameKeys(now, was) && h.Warnings() == nil {
+	same := sameKeys(now, was)
+	if same && h.Warnings() == nil {
 		return nil
 	}
-	if w != nil {
-		r.RewrappingTo = w.URI
-		if err := c.save(*r); err != nil {
-			return err
-		}
-		if err := c.did("announce", c.recordPath(r.Name)); err != nil {
-			return err
-		}
+	if !same && w != nil && r.RewrappingTo != w.URI {
+		return errOvertaken
 	}
 	if err := c.writeKeys(f, h, was, s, w); err != nil {
 		return err
@@ -253,12 +321,9 @@ func (c *Catalogue) rewrite(r *Record, f *os.File, h *luks.Header, was luks.Toke
 
 func (c *Catalogue) writeKeys(f *os.File, h *luks.Header, was luks.Token, s slot, w *keymgr.WrappedKey) error {
 	return luks.Update(c.file(f), h, func(h *luks.Header) error {
-		t, err := h.Token()
+		t, err := stillHas(h, was)
 		if err != nil {
 			return err
-		}
-		if !sameKeys(t, was) {
-			return errOvertaken
 		}
 		put(&t, s, w)
 		return h.SetToken(t)
@@ -318,10 +383,10 @@ func (c *Catalogue) setEscrow(ctx context.Context, name, key string) (Record, er
 	if h.DigestPending() {
 		is = nil
 	}
-	if _, err := c.prove(ctx, w, t.Context, is); err != nil {
-		return Record{}, err
-	}
-	return c.replaceWrapped(ctx, name, t, escrowSlot, &w)
+	return c.install(ctx, name, t, escrowSlot, w, func() error {
+		_, err := c.prove(ctx, w, t.Context, is)
+		return err
+	})
 }
 
 // apart refuses an escrow under the very key that the disk has: it would be lost with it.

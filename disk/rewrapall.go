@@ -107,7 +107,7 @@ func (c *Catalogue) resolve(ctx context.Context, key string) (uri string, lost, 
 		lost = err
 	case err == nil && info.URI != "":
 		return info.URI, nil, nil
-	case err != nil && !errors.Is(err, keymgr.ErrAccessDenied):
+	case err != nil && !errors.Is(err, keymgr.ErrAccessDenied) && !errors.Is(err, keymgr.ErrUnsupported):
 		return "", nil, err
 	}
 	u, err := keymgr.ParseURI(key)
