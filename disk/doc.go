@@ -10,7 +10,8 @@
 //	disks/NAME.new       the record of a disk that is being made, written ahead
 //	volumes/NAME.img     the default backing file
 //	headers/NAME.luks    the LUKS2 header of an encrypted disk whose backend is not a file
-//	events.log           what was done to keys of KMSs that keep no audit log for others
+//	events.log           what was done to data keys (deleted with their disk, exported,
+//	                     taken out of escrow) whose KMS keeps no such record for others
 //	run/NAME.json        who exports it now ([Runtime]); valid only while the lock is held
 //
 // Records are replaced by atomic rename and fsync. A record names its backing file

@@ -1,8 +1,10 @@
 package disk
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"sealblk/blockdev/blockdevtest"
 	"sealblk/keymgr"
 	"sealblk/keymgr/local"
+	"sealblk/keymgr/secret"
 )
 
 // events are the lines of the state directory's log.
@@ -84,7 +87,7 @@ func TestEscrow(t *testing.T) {
 	if e := events(t, s.Catalogue); len(e) != 1 || e[0].Operation != keymgr.EventEscrow || e[0].KeyURI != escrow || e[0].ID != r.ID {
 		t.Errorf("recorded: %+v", e)
 	}
-	got, err := s.ExportEscrowKey(t.Context(), "db")
+	got, err := s.ExportEscrowKey(t.Context(), "db", "k")
 	if err != nil || !got.Equal(dk) {
 		t.Fatalf("export: %v", err)
 	}
@@ -132,7 +135,7 @@ func TestEscrowIsRecordedOrNotUsed(t *testing.T) {
 		d.Close()
 		t.Error("opened")
 	}
-	if dk, err := s.ExportEscrowKey(t.Context(), "db"); err == nil {
+	if dk, err := s.ExportEscrowKey(t.Context(), "db", "k"); err == nil {
 		dk.Destroy()
 		t.Error("exported")
 	}
@@ -156,7 +159,7 @@ func TestSetEscrow(t *testing.T) {
 			return
 		}
 		wantUsers(t, s.Catalogue, uri, "db")
-		got, err := s.ExportEscrowKey(t.Context(), "db")
+		got, err := s.ExportEscrowKey(t.Context(), "db", "k")
 		if err != nil || !got.Equal(dk) {
 			t.Fatalf("export: %v", err)
 		}
@@ -216,7 +219,7 @@ func TestEscrowOfUnseenKey(t *testing.T) {
 	}
 	wantWhole(t, c, "db")
 	dk := keyOf(t, c, "db")
-	if got, err := c.ExportEscrowKey(t.Context(), "db"); err != nil || !got.Equal(dk) {
+	if got, err := c.ExportEscrowKey(t.Context(), "db", "k"); err != nil || !got.Equal(dk) {
 		t.Errorf("export: %v", err)
 	} else {
 		got.Destroy()
@@ -252,5 +255,71 @@ func TestUnlockAfterEscrowWasTakenOut(t *testing.T) {
 	d.Lock()
 	if err := d.Unlock(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExportIsRecordedOrRefused: whatever KMS has the key, and by either slot. No event
+// is read twice, whichever log it is in.
+func TestExportIsRecordedOrRefused(t *testing.T) {
+	s := newSite(t)
+	escrow := newCMK(t, s.operator(t, "local"))
+	elsewhere := strings.Replace(newCMK(t, s.operator(t, "other")), "local:", "other:", 1)
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "db", Key: elsewhere, EscrowKey: escrow})
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "home", Encrypted: true})
+	dk, err := s.ExportKey(t.Context(), "db", "/keys/db\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dk.Destroy()
+	want := fmt.Sprintf(`disk db: data key exported by user %d to "/keys/db\n"`, os.Getuid())
+	if e := events(t, s.Catalogue); len(e) != 1 || e[0].Operation != keymgr.EventExport || e[0].Disk != "db" || e[0].KeyURI != elsewhere || e[0].Detail != want {
+		t.Errorf("recorded %+v, want %s", e, want)
+	}
+	for name, x := range map[string]struct {
+		export    func(ctx context.Context, name, file string) (*secret.Buffer, error)
+		disk      string
+		operation string
+	}{
+		"the embedded KMS": {s.ExportKey, "home", keymgr.EventExport},
+		"the escrow":       {s.ExportEscrowKey, "db", keymgr.EventEscrow},
+	} {
+		was := recorded(t, s, x.operation)
+		dk, err := x.export(t.Context(), x.disk, "/k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		dk.Destroy()
+		if n := recorded(t, s, x.operation) - was; n != 1 {
+			t.Errorf("%s: recorded %d times", name, n)
+		}
+	}
+	blockEvents(t, s.Catalogue)
+	if dk, err := s.ExportKey(t.Context(), "db", "/k"); err == nil || !strings.Contains(err.Error(), "record "+keymgr.EventExport) {
+		dk.Destroy()
+		t.Errorf("exported without a record: %v", err)
+	}
+}
+
+// recorded counts events of one kind in both logs.
+func recorded(t *testing.T, s *site, operation string) int {
+	t.Helper()
+	n := audited(t, s.operator(t, "local"), operation)
+	for _, e := range events(t, s.Catalogue) {
+		if e.Operation == operation {
+			n++
+		}
+	}
+	return n
+}
+
+// blockEvents lets nothing be written to the state directory's log.
+func blockEvents(t *testing.T, c *Catalogue) {
+	t.Helper()
+	log := filepath.Join(c.dir, "events.log")
+	if err := os.RemoveAll(log); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(log, 0o700); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -61,6 +61,15 @@ func (c *Catalogue) appendEvent(line []byte) error {
 	return atomicfile.SyncDir(c.dir)
 }
 
+// exported records that a disk's key is about to be written to a file, and for whom.
+func (c *Catalogue) exported(ctx context.Context, r Record, t luks.Token, from slot, file string) error {
+	what := fmt.Sprintf("data key exported by user %d to %q", os.Getuid(), file)
+	if from == escrowSlot {
+		return c.usedEscrow(ctx, r, t, what)
+	}
+	return c.record(ctx, keymgr.EventExport, r, t.KeyURI, what)
+}
+
 // usedEscrow records that a disk's key was taken out of escrow. Who cannot be recorded
 // does not get it.
 func (c *Catalogue) usedEscrow(ctx context.Context, r Record, t luks.Token, what string) error {

@@ -67,7 +67,7 @@ func TestCreateWithoutPlaintext(t *testing.T) {
 					t.Errorf("opened with %+v: %v", o, err)
 				}
 			}
-			if dk, err := c.ExportKey(t.Context(), "db"); !errors.Is(err, luks.ErrDigestPending) {
+			if dk, err := c.ExportKey(t.Context(), "db", "k"); !errors.Is(err, luks.ErrDigestPending) {
 				dk.Destroy()
 				t.Errorf("export-key: %v", err)
 			}

@@ -271,7 +271,7 @@ func (st *storm) check(rng *rand.Rand) map[string]string {
 		if h.Warnings() != nil {
 			st.torn++
 		}
-		dk, err := st.c.ExportKey(st.t.Context(), name) // by the KMS, and the digest
+		_, _, dk, err := st.c.keyIn(st.t.Context(), name, mainSlot) // by the KMS, and the digest
 		if err != nil {
 			st.t.Fatalf("disk %s: %v", name, err)
 		}

@@ -104,46 +104,49 @@ func matches(r Record, h *luks.Header) error {
 	return nil
 }
 
-// ExportKey unwraps the data key of a disk: the way to the data when this program
-// is gone. The caller destroys the key.
-func (c *Catalogue) ExportKey(ctx context.Context, name string) (*secret.Buffer, error) {
-	return c.exportKey(ctx, name, mainSlot)
+// ExportKey unwraps the data key of a disk, to be written to a file: the way to the data
+// when this program is gone. It is recorded, with the file, or nobody gets the key. The
+// caller destroys the key.
+func (c *Catalogue) ExportKey(ctx context.Context, name, file string) (*secret.Buffer, error) {
+	return c.exportKey(ctx, name, mainSlot, file)
 }
 
 // ExportEscrowKey is ExportKey by the key in escrow.
-func (c *Catalogue) ExportEscrowKey(ctx context.Context, name string) (*secret.Buffer, error) {
-	return c.exportKey(ctx, name, escrowSlot)
+func (c *Catalogue) ExportEscrowKey(ctx context.Context, name, file string) (*secret.Buffer, error) {
+	return c.exportKey(ctx, name, escrowSlot, file)
 }
 
-func (c *Catalogue) exportKey(ctx context.Context, name string, from slot) (*secret.Buffer, error) {
-	r, err := c.Get(name)
+func (c *Catalogue) exportKey(ctx context.Context, name string, from slot, file string) (*secret.Buffer, error) {
+	r, t, dk, err := c.keyIn(ctx, name, from)
 	if err != nil {
 		return nil, err
 	}
-	if !r.Encrypted {
-		return nil, fmt.Errorf("disk %s: %w: there is no key to export", name, ErrNotEncrypted)
-	}
-	h, err := c.readHeader(r)
-	if err != nil {
-		return nil, err
-	}
-	dk, err := c.unwrap(ctx, h, from)
-	if err == nil && from == escrowSlot {
-		err = c.recordExport(ctx, r, h)
-	}
-	if err != nil {
+	if err := c.exported(ctx, r, t, from, file); err != nil {
 		dk.Destroy()
 		return nil, fmt.Errorf("disk %s: %w", name, err)
 	}
 	return dk, nil
 }
 
-func (c *Catalogue) recordExport(ctx context.Context, r Record, h *luks.Header) error {
-	t, err := h.Token()
-	if err != nil {
-		return err
+// keyIn unwraps the data key in a slot of a disk's header.
+func (c *Catalogue) keyIn(ctx context.Context, name string, from slot) (r Record, t luks.Token, dk *secret.Buffer, err error) {
+	if r, err = c.Get(name); err != nil {
+		return r, t, nil, err
 	}
-	return c.usedEscrow(ctx, r, t, "data key exported")
+	if !r.Encrypted {
+		return r, t, nil, fmt.Errorf("disk %s: %w: there is no key to export", name, ErrNotEncrypted)
+	}
+	h, err := c.readHeader(r)
+	if err != nil {
+		return r, t, nil, err
+	}
+	if t, err = h.Token(); err == nil {
+		dk, err = c.unwrap(ctx, h, from)
+	}
+	if err != nil {
+		return r, t, nil, fmt.Errorf("disk %s: %w", name, err)
+	}
+	return r, t, dk, nil
 }
 
 // extent tells where the data of a disk lies in its backing file, and proves that

@@ -179,7 +179,7 @@ func rotate(t *testing.T, k *local.KMS, uri string) {
 // keyOf is the data key of a disk.
 func keyOf(t *testing.T, c *Catalogue, name string) *secret.Buffer {
 	t.Helper()
-	dk, err := c.ExportKey(t.Context(), name)
+	_, _, dk, err := c.keyIn(t.Context(), name, mainSlot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func keyOf(t *testing.T, c *Catalogue, name string) *secret.Buffer {
 // and record alike.
 func wantKey(t *testing.T, c *Catalogue, name string, dk *secret.Buffer, uri, version string) {
 	t.Helper()
-	got, err := c.ExportKey(t.Context(), name)
+	_, _, got, err := c.keyIn(t.Context(), name, mainSlot)
 	if err != nil {
 		t.Fatalf("disk %s: %v", name, err)
 	}

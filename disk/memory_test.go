@@ -75,7 +75,7 @@ func scanScenario(ctx context.Context, c *Catalogue, o CreateOptions) error {
 	if err := wrapsKey(ctx, c, r.KeyID); err != nil {
 		return err
 	}
-	dk, err := c.ExportKey(ctx, "db")
+	dk, err := c.ExportKey(ctx, "db", "k")
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func wrapsKey(ctx context.Context, c *Catalogue, cmk string) error {
 	if _, err := c.Rewrap(ctx, "db", RewrapOptions{}); err != nil {
 		return err
 	}
-	dk, err := c.ExportKey(ctx, "db")
+	dk, err := c.ExportKey(ctx, "db", "k")
 	if err != nil {
 		return err
 	}

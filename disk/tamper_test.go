@@ -308,7 +308,7 @@ func TestTamperedDisk(t *testing.T) {
 	for name, tamper := range some(tamperings) {
 		t.Run(name, func(t *testing.T) {
 			s := stage.in(t)
-			right, err := s.ExportKey(t.Context(), "db")
+			_, _, right, err := s.keyIn(t.Context(), "db", mainSlot)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -318,7 +318,7 @@ func TestTamperedDisk(t *testing.T) {
 			live, _ := secret.Live()
 			s.notServed()
 			s.checkFails()
-			if dk, err := s.ExportKey(t.Context(), "db"); err == nil {
+			if _, _, dk, err := s.keyIn(t.Context(), "db", mainSlot); err == nil {
 				if !dk.Equal(right) {
 					t.Error("a wrong key was exported")
 				}

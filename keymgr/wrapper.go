@@ -33,6 +33,8 @@ const (
 	EventErase = "EraseDataKey"
 	// EventEscrow: the disk was opened by the key in escrow.
 	EventEscrow = "UseEscrow"
+	// EventExport: the data key was handed out, to be kept outside.
+	EventExport = "ExportDataKey"
 )
 
 // Recorder is a [KMS] whose audit log takes events.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -297,7 +298,11 @@ func (a *app) diskExportKey(c *cli.Context, disks *disk.Catalogue, args []string
 	if c.Bool("use-escrow") {
 		unwrap = disks.ExportEscrowKey
 	}
-	dk, err := unwrap(c.Context, args[0])
+	file, err := filepath.Abs(out) // as it is recorded
+	if err != nil {
+		return err
+	}
+	dk, err := unwrap(c.Context, args[0], file)
 	if err != nil {
 		return err
 	}

@@ -138,7 +138,7 @@ func TestWholeDiskByteForByte(t *testing.T) {
 				if img, err := os.ReadFile(r.Where()); err != nil || bytes.Contains(img, want[:64]) {
 					t.Fatalf("plaintext on the host, or no file: %v", err)
 				}
-				key, err := h.catalogue.ExportKey(context.Background(), "db")
+				key, err := h.catalogue.ExportKey(context.Background(), "db", "k")
 				if err != nil {
 					t.Fatal(err)
 				}
