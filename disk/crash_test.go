@@ -318,6 +318,54 @@ func TestCreateThatCannotBeTakenBack(t *testing.T) {
 	}
 }
 
+// TestTornRecordsAreSwept: what a killed write of a record left goes when a disk is added
+// or deleted; not that of a disk whose lock somebody has, who may be writing it.
+func TestTornRecordsAreSwept(t *testing.T) {
+	for _, what := range []string{"create", "delete", "import"} {
+		t.Run(what, func(t *testing.T) {
+			c := newCatalogue(t)
+			mustCreate(t, c, CreateOptions{Name: "db", Encrypted: true, Backend: "file:" + c.dir + "/db.img"})
+			mustCreate(t, c, CreateOptions{Name: "busy"})
+			if what == "import" {
+				if err := os.Remove(c.recordPath("db")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l, err := c.acquire("busy")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.release()
+			torn := map[string]bool{
+				"disks/.db.json.1.tmp": false, "disks/.gone.json.2.tmp": false, "disks/.gone.new.3.tmp": false,
+				"run/.db~1-1.json.4.tmp": false, "disks/.busy.json.5.tmp": true, "run/.busy~1-1.json.6.tmp": true,
+			}
+			for name := range torn {
+				if err := os.WriteFile(filepath.Join(c.dir, name), []byte("torn"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			switch what {
+			case "create":
+				mustCreate(t, c, CreateOptions{Name: "next"})
+				delete(torn, "run/.db~1-1.json.4.tmp") // goes with the next use of that disk
+			case "delete":
+				err = c.Delete("db")
+			case "import":
+				err = operations["import"](t.Context(), c)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for name, stays := range torn {
+				if _, err := os.Lstat(filepath.Join(c.dir, name)); (err == nil) != stays {
+					t.Errorf("%s: stays %v, want %v", name, err == nil, stays)
+				}
+			}
+		})
+	}
+}
+
 // TestImpossiblePlaces: a backing file that cannot be made does not block the name, for
 // other users neither.
 func TestImpossiblePlaces(t *testing.T) {

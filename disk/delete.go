@@ -39,6 +39,7 @@ func (c *Catalogue) Destroy(ctx context.Context, name string) (Erasure, error) {
 		return Erasure{}, err
 	}
 	defer lock.Close()
+	c.sweepRecords(name)
 	e, err := c.destroy(ctx, name)
 	if err != nil {
 		return Erasure{}, fmt.Errorf("delete disk %s: %w", name, err)

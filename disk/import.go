@@ -58,6 +58,7 @@ func (c *Catalogue) adopt(ctx context.Context, name, uri string, from slot) (Rec
 		return Record{}, err
 	}
 	defer lock.Close()
+	c.sweepRecords(name)
 	if err := c.unregistered(r); err != nil {
 		return Record{}, err
 	}

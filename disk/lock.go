@@ -119,6 +119,20 @@ func (c *Catalogue) sweep(name string) {
 	for _, path := range slices.Concat(c.ownFiles(name, "json"), c.ownFiles(name, "ctl")) {
 		_ = os.Remove(path)
 	}
+	_ = atomicfile.Sweep(filepath.Join(c.dir, "run"), func(file string) bool { return strings.HasPrefix(file, name+"~") })
+}
+
+// sweepRecords removes what was left of records that were being written when that was
+// killed. Who writes one has the lock of the catalogue, as the caller has now, or that of
+// the disk, as the caller has that of mine.
+func (c *Catalogue) sweepRecords(mine string) {
+	_ = atomicfile.Sweep(filepath.Join(c.dir, "disks"), func(file string) bool {
+		name, isRecord := strings.CutSuffix(file, ".json")
+		if !isRecord {
+			name, isRecord = strings.CutSuffix(file, pendingSuffix)
+		}
+		return isRecord && CheckName(name) == nil && (name == mine || !filelock.Held(c.lockPath(name)))
+	})
 }
 
 var leases atomic.Uint64

@@ -38,6 +38,7 @@ func (c *Catalogue) claim(ctx context.Context, r Record) error {
 		return err
 	}
 	defer lock.Close()
+	c.sweepRecords(r.Name)
 	if err := c.vacant(r); err != nil {
 		return err
 	}

@@ -54,6 +54,27 @@ func TestAccessKeysComeAndGo(t *testing.T) {
 	}
 }
 
+// TestKilledEditLeavesNoSecrets: the next edit removes the copy that it left.
+func TestKilledEditLeavesNoSecrets(t *testing.T) {
+	dir := t.TempDir()
+	path, torn := filepath.Join(dir, "access-keys"), filepath.Join(dir, ".access-keys.123.tmp")
+	foreign := filepath.Join(dir, ".others.123.tmp")
+	for _, name := range []string{torn, foreign} {
+		if err := os.WriteFile(name, []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := CreateAccessKey(t.Context(), path, "p", drop); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(torn); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the copy is still there: %v", err)
+	}
+	if _, err := os.Lstat(foreign); err != nil {
+		t.Errorf("another's file: %v", err)
+	}
+}
+
 func TestAccessKeyThatCannotBeSavedIsNotMade(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access-keys")
 	full := errors.New("disk full")

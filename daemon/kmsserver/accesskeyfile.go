@@ -77,6 +77,10 @@ func edit(ctx context.Context, path string, change func(*keyring) error) error {
 		return err
 	}
 	defer lock.Close()
+	own := func(name string) bool { return name == filepath.Base(path) }
+	if err := atomicfile.Sweep(filepath.Dir(path), own); err != nil {
+		return err // what an edit left that was killed holds every secret
+	}
 	keys, _, err := readAccessKeys(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

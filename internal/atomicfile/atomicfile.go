@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 )
 
 // Write replaces the file at path with data. When it returns nil the new content
-// and its directory entry are on stable storage.
+// and its directory entry are on stable storage. Killed in between it leaves a temporary
+// file with the new content, which [Sweep] finds.
 func Write(path string, data []byte, perm os.FileMode) error {
-	dir, base := filepath.Split(path)
-	f, err := os.CreateTemp(dir, "."+base+".*.tmp")
+	dir, base := filepath.Dir(path), filepath.Base(path)
+	f, err := os.CreateTemp(dir, pattern(base))
 	if err != nil {
 		return fmt.Errorf("create temporary file: %w", err)
 	}
@@ -48,13 +50,47 @@ func Remove(path string) error {
 
 // SyncDir makes the entries of a directory durable.
 func SyncDir(dir string) error {
-	if dir == "" {
-		dir = "."
-	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
 	return d.Sync()
+}
+
+// Sweep removes from a folder what writes left that were killed: the temporary files of
+// those files whose name dead tells. None of these may be written meanwhile.
+func Sweep(dir string, dead func(name string) bool) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	swept := false
+	for _, e := range entries {
+		if name, ok := target(e.Name()); !ok || !e.Type().IsRegular() || !dead(name) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("remove temporary file: %w", err)
+		}
+		swept = true
+	}
+	if !swept {
+		return nil
+	}
+	return SyncDir(dir)
+}
+
+// pattern is that of the names of a file's temporary files, as os.CreateTemp takes it.
+func pattern(name string) string { return "." + name + ".*.tmp" }
+
+var temporary = regexp.MustCompile(`^\.(.+)\.[0-9]+\.tmp$`)
+
+// target is the name of the file that a temporary file was to replace.
+func target(name string) (string, bool) {
+	m := temporary.FindStringSubmatch(name)
+	if m == nil {
+		return "", false
+	}
+	return m[1], true
 }
