@@ -56,10 +56,16 @@ func (b backend) where() string {
 	return b.uri()
 }
 
-// normalise makes a user's backend argument absolute.
+// normalise makes a user's backend argument absolute. Behind file:// a URI has a host, up
+// to the next slash (RFC 8089): ours is none.
 func normalise(uri string) (string, error) {
 	if path, ok := strings.CutPrefix(uri, "file:"); ok && path != "" {
-		abs, err := filepath.Abs(strings.TrimPrefix(path, "//"))
+		local, hasHost := strings.CutPrefix(path, "//")
+		if hasHost && !strings.HasPrefix(local, "/") {
+			return "", withHint(fmt.Errorf("%w: backend %q names a host behind file://", ErrInvalid, uri),
+				"write file:PATH, or file:///PATH for an absolute one")
+		}
+		abs, err := filepath.Abs(local)
 		if err != nil {
 			return "", err
 		}

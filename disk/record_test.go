@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -106,5 +107,27 @@ func FuzzRecord(f *testing.F) {
 func TestNewIDFitsASerial(t *testing.T) {
 	if id := newID(); len(id) != serialSize || !idPattern.MatchString(id) || id == newID() {
 		t.Fatalf("id %q", id)
+	}
+}
+
+// TestBackendURIs: what a user writes, and what the record keeps of it.
+func TestBackendURIs(t *testing.T) {
+	t.Chdir(t.TempDir())
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for uri, want := range map[string]string{
+		"file:/a/b": "file:/a/b", "file:///a/b": "file:/a/b", "file:a/b": "file:" + here + "/a/b", "file:./a": "file:" + here + "/a",
+		"file://host/a": "", "file://a": "", "file://": "", "file://./a": "", "file:": "",
+	} {
+		got, err := normalise(uri)
+		if got != want || (err == nil) != (want != "") || err != nil && !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %q, %v, want %q", uri, got, err, want)
+		}
+		var hint interface{ Hint() string }
+		if err != nil && (!errors.As(err, &hint) || !strings.Contains(hint.Hint(), "file:")) {
+			t.Errorf("%s: no way out: %v", uri, err)
+		}
 	}
 }
