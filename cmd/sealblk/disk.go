@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -294,53 +293,29 @@ func (a *app) diskExportKey(c *cli.Context, disks *disk.Catalogue, args []string
 	if !c.Bool("yes-i-know") {
 		return usagef("the data key of disk %s would leave its protection: whoever has the file can read the disk for ever: add --yes-i-know to confirm", args[0])
 	}
+	abs, err := filepath.Abs(out) // as it is recorded
+	if err != nil {
+		return err
+	}
+	file, err := newKeyFile(out)
+	if err != nil {
+		return fmt.Errorf("write data key: %w", err)
+	}
 	unwrap := disks.ExportKey
 	if c.Bool("use-escrow") {
 		unwrap = disks.ExportEscrowKey
 	}
-	file, err := filepath.Abs(out) // as it is recorded
+	dk, err := unwrap(c.Context, args[0], abs)
 	if err != nil {
-		return err
-	}
-	dk, err := unwrap(c.Context, args[0], file)
-	if err != nil {
+		file.discard()
 		return err
 	}
 	defer dk.Destroy()
-	if err := writeKey(out, dk); err != nil {
+	if err := file.write(c.Context, dk); err != nil {
+		file.discard()
 		return fmt.Errorf("write data key: %w", err)
 	}
 	return a.printer(c).done(map[string]string{"name": args[0], "out": out}, "wrote the data key of disk %s to %s: keep it as safe as the data", args[0], out)
-}
-
-// keyWriter is a key that can write itself without a copy on the heap.
-type keyWriter interface{ WritePipe(*os.File) error }
-
-// writeKey writes the key to a new file, or to a pipe or device that is there. What
-// could not be written whole is removed.
-func writeKey(path string, key keyWriter) error {
-	info, err := os.Stat(path)
-	if err == nil && !info.Mode().IsRegular() {
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return key.WritePipe(f)
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	err = key.WritePipe(f)
-	if err == nil {
-		err = f.Sync()
-	}
-	f.Close()
-	if err != nil {
-		_ = os.Remove(path)
-	}
-	return err
 }
 
 func yesNo(b bool) string {

@@ -18,7 +18,7 @@ const maxPassphrase = 4096
 // without showing it. twice asks for it again: a new one that was mistyped is lost.
 func passphrase(ctx context.Context, file string, prompt io.Writer, twice bool) (*secret.Buffer, error) {
 	if file != "" {
-		f, err := os.Open(file)
+		f, err := awaited(ctx, func() (*os.File, error) { return os.Open(file) })
 		if err != nil {
 			return nil, fmt.Errorf("read passphrase: %w", err)
 		}

@@ -282,7 +282,8 @@ func TestLaterSignalKills(t *testing.T) {
 	}
 }
 
-// TestGivesUpAPipe: the first Ctrl-C ends a command that waits for somebody to write.
+// TestGivesUpAPipe: the first Ctrl-C ends a command that waits for somebody to write, or
+// to read.
 func TestGivesUpAPipe(t *testing.T) {
 	state := newState(t)
 	mustRun(t, state, "key", "create", "--alias", "alias/own", "--origin", "external")
@@ -290,7 +291,18 @@ func TestGivesUpAPipe(t *testing.T) {
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"key", "import", "alias/own", "--material", fifo}, {"--state-dir", t.TempDir(), "kms", "restore", fifo}} {
+	config := filepath.Join(state, "root.toml")
+	if err := os.WriteFile(config, []byte("[kms.local.root]\nsource = \"passphrase\"\npassphrase_file = \""+fifo+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"key", "import", "alias/own", "--material", fifo},
+		{"--state-dir", t.TempDir(), "kms", "restore", fifo},
+		{"kms", "backup", "--out", filepath.Join(state, "backup"), "--passphrase-file", fifo},
+		{"--config", config, "kms", "root", "set"},
+		{"kms", "root", "set", "--source", "passphrase", "--new-passphrase-file", fifo},
+		{"disk", "export-key", "db", "--out", fifo, "--yes-i-know"},
+	} {
 		var said bytes.Buffer
 		cmd := program(t, state, args...)
 		cmd.Stderr = &said
@@ -301,7 +313,7 @@ func TestGivesUpAPipe(t *testing.T) {
 		cmd.Process.Signal(syscall.SIGINT)
 		cmd.Wait()
 		if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(said.String(), "interrupted") {
-			t.Errorf("%q ended with %d: %s", args, code, said.String())
+			t.Errorf("%q ended with %v, %d: %s", args, cmd.ProcessState, code, said.String())
 		}
 	}
 }
