@@ -26,7 +26,7 @@ func (k *KMS) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr
 // more. Every principal may, in its own name; the events are those of package keymgr,
 // so that none looks like a call of the KMS.
 func (k *KMS) Record(ctx context.Context, e keymgr.Event) error {
-	if !slices.Contains([]string{keymgr.EventErase, keymgr.EventEscrow}, e.Operation) {
+	if !slices.Contains([]string{keymgr.EventErase, keymgr.EventEscrow, keymgr.EventExport}, e.Operation) {
 		return invalid("", "", "event %q", clipped(e.Operation))
 	}
 	uri, err := keymgr.ParseURI(e.URI)
