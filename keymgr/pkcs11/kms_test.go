@@ -449,7 +449,7 @@ func TestAnswersOfAToken(t *testing.T) {
 		pkcs11.CKR_GENERAL_ERROR: keymgr.ErrUnreachable, pkcs11.CKR_VENDOR_DEFINED + 7: keymgr.ErrUnreachable,
 	} {
 		err := explain("disks", "decrypt data key", code)
-		if keymgr.IsLoss(err) != (want == keymgr.ErrDisabled) {
+		if keymgr.IsLoss(err) != (errors.Is(want, keymgr.ErrDisabled)) {
 			t.Errorf("%v counts as a loss: %v", code, keymgr.IsLoss(err))
 		}
 		if e := wantError(t, code.Error(), err, want); e.Key != "pkcs11:disks" || e.Code == "" || strings.Contains(e.Code, " ") {
