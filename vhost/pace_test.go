@@ -1,6 +1,7 @@
 package vhost_test
 
 import (
+	"slices"
 	"sync/atomic"
 	"testing"
 
@@ -52,6 +53,79 @@ func TestFirstOfManyIsShownAtOnce(t *testing.T) {
 	waitDone(t, q) // the worker stands at the gate by then, or has nothing to show
 	close(h.gate)
 	for range many - 1 {
+		waitDone(t, q)
+	}
+}
+
+// counting is a device that tells how many requests it is started with. It keeps its
+// first completion until gate is closed.
+type counting struct {
+	vhost.Device
+	gate chan struct{}
+	came chan struct{} // closed when that completion is there
+	made chan int      // requests between two starts, from that completion on
+}
+
+type countingQueue struct {
+	vhost.Queue
+	*counting
+	open      bool
+	submitted int
+}
+
+func (c *counting) OpenQueue(cfg vhost.QueueConfig) (vhost.Queue, error) {
+	q, err := c.Device.OpenQueue(cfg)
+	return &countingQueue{Queue: q, counting: c}, err
+}
+
+func (q *countingQueue) Submit(r *vhost.Request) error {
+	q.submitted++
+	return q.Queue.Submit(r)
+}
+
+func (q *countingQueue) Push() {
+	if q.open {
+		q.made <- q.submitted
+	}
+	q.submitted = 0
+	q.Queue.Push()
+}
+
+func (q *countingQueue) Poll(done []*vhost.Request) int {
+	n := q.Queue.Poll(done)
+	if n > 0 && !q.open {
+		q.open = true
+		close(q.came)
+		<-q.gate
+	}
+	return n
+}
+
+// TestIdleDeviceStartsWithTheFirst: of the requests that wait for a device that has
+// nothing to do, it is given one before the worker prepares the others.
+func TestIdleDeviceStartsWithTheFirst(t *testing.T) {
+	const many = 9
+	dev, fault := newDevice(t)
+	c := &counting{dev, make(chan struct{}), make(chan struct{}), make(chan int, many)}
+	d, _ := start(t, c, frontend.Options{})
+	q := d.Queue(0)
+	submit(t, q, request(t, q, frontend.TypeIn, 0, 4096))
+	<-c.came
+	fault.Hold()
+	for i := range uint64(many) {
+		submit(t, q, request(t, q, frontend.TypeIn, i*8, 4096))
+	}
+	close(c.gate)
+	waitDone(t, q)
+	var made []int
+	for sum := 0; sum < many; sum += made[len(made)-1] {
+		made = append(made, <-c.made)
+	}
+	if want := []int{1, 4, 4}; !slices.Equal(made, want) {
+		t.Errorf("the device was started with %v requests, want %v", made, want)
+	}
+	fault.Resume()
+	for range many {
 		waitDone(t, q)
 	}
 }

@@ -30,17 +30,19 @@ const (
 
 // pace is how much a worker does of one thing before it turns to the next.
 type pace struct {
-	take int // requests that are taken before completions are looked at
-	show int // completions that are taken before the driver sees them
+	first int // requests that are taken for a device with nothing to do
+	take  int // requests that are taken before completions are looked at
+	show  int // completions that are taken before the driver sees them
 }
 
 // A device that is done at once is given more at a time, which costs less for each; what
 // it did is shown to the driver while that prepares more. A device that works on its own
 // finishes many at once and then stands idle: it is given work again with the first of
-// them, and not only when the last is decrypted. docs/performance.md has the figures.
+// them, and not only when the last is decrypted, and with the first request that comes of
+// it, while the others are prepared. docs/performance.md has the figures.
 var (
-	paceOfPrompt = pace{take: 16, show: maxPace}
-	paceOfQueued = pace{take: 4, show: 1}
+	paceOfPrompt = pace{first: 16, take: 16, show: maxPace}
+	paceOfQueued = pace{first: 1, take: 4, show: 1}
 )
 
 func paceOf(dev Queue) pace {
@@ -260,7 +262,11 @@ func (w *worker) submit(r *Request, fresh bool) bool {
 // room tells whether another request may join the batch; slot is the one it gets, and
 // enlist makes it join.
 func (w *worker) room() bool {
-	return len(w.batch) < cap(w.batch) && len(w.free) > 0 && w.taking()
+	most := w.pace.take
+	if w.inFlight == 0 {
+		most = w.pace.first
+	}
+	return len(w.batch) < most && len(w.free) > 0 && w.taking()
 }
 
 func (w *worker) slot() *Request { return w.free[len(w.free)-1] }
