@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,7 +45,7 @@ func idle(t *testing.T, n int) {
 	}
 	before := processorTime(t, pids)
 	time.Sleep(idleWatched) // what is measured
-	used := processorTime(t, pids) - before
+	used, each := processorTime(t, pids).since(before)
 	share := used.Seconds() / idleWatched.Seconds() / float64(n)
 	var largest, sum int64
 	for i := 0; i < len(pids); i += 2 {
@@ -53,7 +54,7 @@ func idle(t *testing.T, n int) {
 	}
 	t.Logf("%d exports: %.4f of a processor and %.1f MiB each, the largest %.1f MiB", n, share, float64(sum)/float64(n)/(1<<20), float64(largest)/(1<<20))
 	if share > idleShare {
-		t.Errorf("an idle export takes %.4f of a processor", share)
+		t.Errorf("an idle export takes %.4f of a processor, threads that took most:\n%s", share, strings.Join(each, "\n"))
 	}
 	if largest > idleMemory {
 		t.Errorf("an idle export takes %d bytes", largest)
@@ -81,31 +82,47 @@ func exercise(t *testing.T, socket string) {
 	}
 }
 
-// processorTime is what processes have used, in user and kernel.
-func processorTime(t *testing.T, pids []int) (sum time.Duration) {
+// threadTimes is what threads have used of the processors, in user and kernel, and how
+// often they were put on one.
+type threadTimes map[string]struct{ ns, slices int64 }
+
+func processorTime(t *testing.T, pids []int) threadTimes {
 	t.Helper()
+	times := threadTimes{}
 	for _, pid := range pids {
-		// schedstat is of one thread: nanoseconds on a processor, and two other numbers.
-		tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, task := range tasks {
-			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", pid, task.Name()))
+			text, err := os.ReadFile(task + "/schedstat") // ns on a processor, ns waiting for it, slices
 			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
 				continue // the thread has ended
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			ns, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)
-			if err != nil {
+			thread := times[task]
+			if _, err := fmt.Sscan(string(text), &thread.ns, new(int64), &thread.slices); err != nil {
 				t.Fatal(err)
 			}
-			sum += time.Duration(ns)
+			times[task] = thread
 		}
 	}
-	return sum
+	return times
+}
+
+// since tells what was used since an earlier look, all in all and by thread.
+func (times threadTimes) since(before threadTimes) (sum time.Duration, each []string) {
+	for task, now := range times {
+		then := before[task]
+		used := time.Duration(now.ns - then.ns)
+		sum += used
+		if used > time.Millisecond {
+			each = append(each, fmt.Sprintf("%s: %v in %d slices", task, used, now.slices-then.slices))
+		}
+	}
+	return sum, each
 }
 
 // privateMemory is what no other process has, in bytes.
