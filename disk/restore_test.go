@@ -3,6 +3,7 @@ package disk
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -41,7 +42,7 @@ func TestRestoreOnAnotherHost(t *testing.T) {
 			Ask: func(bool) (*secret.Buffer, error) { return pass.Clone() },
 		}},
 	}
-	if n, err := local.Restore(t.Context(), filepath.Join(dir, "kms"), options, pass, backup); err != nil || n != 1 {
+	if n, err := local.Restore(t.Context(), filepath.Join(dir, "kms"), options, pass, bytes.NewReader(backup)); err != nil || n != 1 {
 		t.Fatalf("restored %d keys, %v", n, err)
 	}
 	keys := keymgr.NewSet(keymgr.DefaultRetry, map[string]keymgr.Opener{
@@ -82,15 +83,16 @@ func secretOf(t *testing.T, text string) *secret.Buffer {
 }
 
 // backupOf saves the embedded KMS of a state directory.
-func backupOf(t *testing.T, dir string, pass *secret.Buffer) (data []byte) {
+func backupOf(t *testing.T, dir string, pass *secret.Buffer) []byte {
 	t.Helper()
 	k, err := local.Open(filepath.Join(dir, "kms"), local.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	if err := k.Backup(t.Context(), pass, func(b []byte) error { data = b; return nil }); err != nil {
+	var data bytes.Buffer
+	if err := k.Backup(t.Context(), pass, func(write func(io.Writer) error) error { return write(&data) }); err != nil {
 		t.Fatal(err)
 	}
-	return data
+	return data.Bytes()
 }

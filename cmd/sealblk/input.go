@@ -1,6 +1,9 @@
 package main
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // awaited is what read gives, unless the user gives up first: a pipe that nobody writes to
 // keeps who opens it. What is left waiting then ends with the program.
@@ -21,4 +24,17 @@ func awaited[T any](ctx context.Context, read func() (T, error)) (T, error) {
 		var none T
 		return none, ctx.Err()
 	}
+}
+
+// awaitedReader reads a file that may be a pipe, unless the user gives up first.
+type awaitedReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+// Read reads into memory of its own: a read that is left waiting may still end.
+func (a awaitedReader) Read(p []byte) (int, error) {
+	own := make([]byte, len(p))
+	n, err := awaited(a.ctx, func() (int, error) { return a.r.Read(own) })
+	return copy(p, own[:n]), err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -46,20 +47,20 @@ func (a *app) kmsBackup(c *cli.Context, kms *local.KMS, _ []string) error {
 		return err
 	}
 	defer p.Destroy()
-	if err := kms.Backup(c.Context, p, func(data []byte) error { return saveNew(out, data) }); err != nil {
+	if err := kms.Backup(c.Context, p, func(write func(io.Writer) error) error { return saveNew(out, write) }); err != nil {
 		return err
 	}
 	return a.printer(c).done(map[string]string{"out": out}, "saved all keys in %s: keep it on another host, and its passphrase apart from it", out)
 }
 
 // saveNew makes a file that is whole and durable, or none.
-func saveNew(path string, data []byte) error {
+func saveNew(path string, fill func(io.Writer) error) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = f.Write(data)
+	err = fill(f)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -90,16 +91,17 @@ func (a *app) kmsRestore(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	data, err := awaited(c.Context, func() ([]byte, error) { return os.ReadFile(args[0]) })
+	backup, err := awaited(c.Context, func() (*os.File, error) { return os.Open(args[0]) })
 	if err != nil {
 		return fmt.Errorf("read backup: %w", err)
 	}
+	defer backup.Close()
 	p, err := passphrase(c.Context, c.String("passphrase-file"), a.out.err, false)
 	if err != nil {
 		return err
 	}
 	defer p.Destroy()
-	n, err := local.Restore(c.Context, kmsDir(stateDir(c)), a.operatorOptions(c, config), p, data)
+	n, err := local.Restore(c.Context, kmsDir(stateDir(c)), a.operatorOptions(c, config), p, awaitedReader{c.Context, backup})
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -169,7 +170,7 @@ func saveAccessKey(path, id string, text *secret.Buffer) error {
 	defer all.Destroy()
 	b := append(all.Bytes()[:0], head...)
 	b = append(append(b, text.Bytes()...), tail...)
-	err = saveNew(path, b)
+	err = saveNew(path, func(w io.Writer) error { _, err := w.Write(b); return err })
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("save access key: %w: choose another name", err)
 	}

@@ -318,6 +318,55 @@ func TestGivesUpAPipe(t *testing.T) {
 	}
 }
 
+// TestGivesUpARestore: one that waits for the rest of a backup leaves nothing behind.
+func TestGivesUpARestore(t *testing.T) {
+	state, dir := newState(t), t.TempDir()
+	pass, saved, fifo := filepath.Join(dir, "pass"), filepath.Join(dir, "backup"), filepath.Join(dir, "pipe")
+	if err := errors.Join(os.WriteFile(pass, []byte("correct horse"), 0o600), unix.Mkfifo(fifo, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, state, "kms", "backup", "--out", saved, "--passphrase-file", pass)
+	data, err := os.ReadFile(saved)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pipe, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pipe.Close()
+	if _, err := pipe.Write(data[:len(data)-1]); err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	var said bytes.Buffer
+	cmd := program(t, state, "--state-dir", other, "kms", "restore", fifo, "--passphrase-file", pass)
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitFile(t, filepath.Join(other, "kms.restore", "keys"))
+	cmd.Process.Signal(syscall.SIGINT)
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(said.String(), "interrupted") {
+		t.Errorf("ended with %v, %d: %s", cmd.ProcessState, code, said.String())
+	}
+	if left, err := os.ReadDir(other); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// awaitFile waits until a file is there.
+func awaitFile(t *testing.T, path string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+	}
+	t.Fatalf("%s does not appear", path)
+}
+
 // awaitBlocked waits until a thread of a process sleeps in a system call.
 func awaitBlocked(t *testing.T, pid int, call uint64) {
 	t.Helper()

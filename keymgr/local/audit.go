@@ -25,6 +25,9 @@ const (
 	Itself = "kms"
 
 	maxAuditText = 256 // bytes of a name that a caller made up
+	// maxAuditLine is the length that no record reaches, as its names and its context are
+	// bounded. Who checks a log keeps no more of it in memory, however damaged it is.
+	maxAuditLine = 1 << 20
 )
 
 // Entry is one call in the audit log.
@@ -136,6 +139,9 @@ func auditBody(line []byte) []byte {
 // parseAuditLine takes a line apart. That its entry is what add wrote, to the byte, is
 // for the MAC to say. The string is what is wrong, "" if nothing is.
 func parseAuditLine(line []byte) (auditLine, string) {
+	if len(line) >= maxAuditLine {
+		return auditLine{}, "is longer than any record"
+	}
 	var l auditLine
 	if err := decodeStrictly(line, &l); err != nil {
 		return auditLine{}, "does not parse"

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -21,22 +22,22 @@ const (
 	maxTail = 16
 )
 
-// AuditLog calls each for every record, oldest first. It checks the chain on its way:
-// an error names the first bad record, which each has not seen, nor those behind it.
-// Only Operator may read the log.
+// AuditLog calls each for every record that there is by now, oldest first. It checks the
+// chain on its way: an error names the first bad record, which each has not seen, nor
+// those behind it. Only Operator may read the log. The KMS may be used meanwhile.
 func (k *KMS) AuditLog(ctx context.Context, each func(Entry)) error {
 	if k.principal != Operator {
 		return onlyOperator("read the audit log", k.principal)
 	}
-	t, err := k.store.begin(ctx)
+	log, err := k.viewAudit(ctx)
 	if errors.Is(err, errNoKMS) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	defer t.end()
-	return t.walkAudit(each)
+	defer log.close()
+	return log.walk(ctx, each)
 }
 
 // VerifyAudit checks the whole audit log against its end in the index and tells how
@@ -46,23 +47,79 @@ func (k *KMS) VerifyAudit(ctx context.Context) (records uint64, err error) {
 	return records, err
 }
 
-func (t *session) walkAudit(each func(Entry)) error {
-	f, err := os.OpenFile(t.path(auditFile), os.O_RDONLY|unix.O_NOFOLLOW, 0)
-	if errors.Is(err, fs.ErrNotExist) && t.index.Audit.Count == 0 {
-		return nil
-	}
+func (k *KMS) viewAudit(ctx context.Context) (*logView, error) {
+	t, err := k.store.begin(ctx)
 	if err != nil {
-		return fmt.Errorf("open audit log: %w", err)
+		return nil, err
 	}
-	defer f.Close()
-	c := chain{key: t.auditKey}
-	lines := bufio.NewReader(f)
+	defer t.end()
+	return t.viewAudit()
+}
+
+// logView is the audit log as it was at one moment. The log only grows, so this much of
+// it is read without the lock of the KMS, however long that takes.
+type logView struct {
+	dir  string
+	file *os.File // nil where size is 0
+	size int64
+	// The chain that it must have: the key, the number of records, the last one's MAC.
+	key   []byte
+	count uint64
+	mac   []byte
+}
+
+// viewAudit needs a settled log: that ends where the index says.
+func (t *session) viewAudit() (*logView, error) {
+	head := &t.index.Audit
+	v := &logView{dir: t.dir, key: bytes.Clone(t.auditKey), count: head.Count, mac: head.MAC}
+	if head.Count == 0 {
+		return v, nil
+	}
+	f, err := os.OpenFile(t.path(auditFile), os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open audit log: %w", err)
+	}
+	v.file, v.size = f, head.Durable+int64(len(head.tail()))
+	return v, nil
+}
+
+func (v *logView) close() {
+	clear(v.key)
+	if v.file != nil {
+		v.file.Close()
+	}
+}
+
+// reader reads the log until ctx ends.
+func (v *logView) reader(ctx context.Context) io.Reader {
+	if v.file == nil {
+		return bytes.NewReader(nil)
+	}
+	return wantedReader{ctx, io.NewSectionReader(v.file, 0, v.size)}
+}
+
+type wantedReader struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (w wantedReader) Read(p []byte) (int, error) {
+	if err := w.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return w.r.Read(p)
+}
+
+// walk keeps one record in memory at a time.
+func (v *logView) walk(ctx context.Context, each func(Entry)) error {
+	c := chain{key: v.key}
+	lines := bufio.NewReaderSize(v.reader(ctx), maxAuditLine)
 	for {
-		line, err := lines.ReadBytes('\n')
+		line, err := lines.ReadSlice('\n')
 		if err == io.EOF && len(line) == 0 {
-			return t.checkAuditEnd(&c)
+			return v.checkEnd(&c)
 		}
-		if err != nil && err != io.EOF {
+		if err != nil && err != io.EOF && !errors.Is(err, bufio.ErrBufferFull) {
 			return fmt.Errorf("read audit log: %w", err)
 		}
 		entry, wrong := c.next(bytes.TrimSuffix(line, []byte("\n")))
@@ -70,28 +127,27 @@ func (t *session) walkAudit(each func(Entry)) error {
 			wrong = "is cut"
 		}
 		if wrong != "" {
-			return t.badAudit(c.count+1, wrong)
+			return v.bad(c.count+1, wrong)
 		}
 		each(entry)
 	}
 }
 
-func (t *session) checkAuditEnd(c *chain) error {
-	head := &t.index.Audit
+func (v *logView) checkEnd(c *chain) error {
 	switch {
-	case c.count < head.Count:
-		return t.badAudit(c.count+1, fmt.Sprintf("is missing: the log ends there, of %d records", head.Count))
-	case c.count > head.Count || !bytes.Equal(c.mac, head.MAC):
-		return t.badAudit(c.count, "is not the one with which the log ends")
+	case c.count < v.count:
+		return v.bad(c.count+1, fmt.Sprintf("is missing: the log ends there, of %d records", v.count))
+	case c.count > v.count || !bytes.Equal(c.mac, v.mac):
+		return v.bad(c.count, "is not the one with which the log ends")
 	}
 	return nil
 }
 
-func (t *session) badAudit(number uint64, wrong string) error {
+func (v *logView) bad(number uint64, wrong string) error {
 	return &keymgr.Error{
 		Code: CodeAudit,
-		Hint: "the records before it are authentic; look for who could write to " + t.dir + ", and compare with a backup",
-		Err:  fmt.Errorf("read %s: record %d %s: %w", t.path(auditFile), number, wrong, keymgr.ErrCorrupt),
+		Hint: "the records before it are authentic; look for who could write to " + v.dir + ", and compare with a backup",
+		Err:  fmt.Errorf("read %s: record %d %s: %w", filepath.Join(v.dir, auditFile), number, wrong, keymgr.ErrCorrupt),
 	}
 }
 

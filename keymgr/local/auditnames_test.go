@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"encoding/json"
 	"path/filepath"
 	"strings"
@@ -151,7 +152,7 @@ func TestDamagedLogIsBackedUpAndRestored(t *testing.T) {
 	k.warn = warn
 	data := backupOf(t, k, "correct horse")
 	dir := newFolder(t)
-	if n, err := Restore(t.Context(), dir, Options{Now: atNoon, Warn: warn}, passphraseOf(t, "correct horse"), data); err != nil || n != 4 {
+	if n, err := Restore(t.Context(), dir, Options{Now: atNoon, Warn: warn}, passphraseOf(t, "correct horse"), bytes.NewReader(data)); err != nil || n != 4 {
 		t.Fatalf("Restore: %d keys, %v", n, err)
 	}
 	if warnings != 2 {

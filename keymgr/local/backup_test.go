@@ -3,6 +3,7 @@ package local
 import (
 	"bytes"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -28,12 +29,12 @@ func passphraseOf(t *testing.T, text string) *secret.Buffer {
 
 func backupOf(t *testing.T, k *KMS, passphrase string) []byte {
 	t.Helper()
-	var data []byte
-	err := k.Backup(t.Context(), passphraseOf(t, passphrase), func(b []byte) error { data = b; return nil })
+	var data bytes.Buffer
+	err := k.Backup(t.Context(), passphraseOf(t, passphrase), func(write func(io.Writer) error) error { return write(&data) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	return data
+	return data.Bytes()
 }
 
 func TestRestoreElsewhere(t *testing.T) {
@@ -46,7 +47,7 @@ func TestRestoreElsewhere(t *testing.T) {
 	}
 	want := view(t, k)
 	dir := newFolder(t)
-	n, err := Restore(t.Context(), dir, Options{Now: atNoon}, passphraseOf(t, "correct horse"), data)
+	n, err := Restore(t.Context(), dir, Options{Now: atNoon}, passphraseOf(t, "correct horse"), bytes.NewReader(data))
 	if err != nil || n != 4 {
 		t.Fatalf("Restore: %d keys, %v", n, err)
 	}
@@ -61,7 +62,7 @@ func TestRestoreElsewhere(t *testing.T) {
 	if s, err := restored.BackupStatus(t.Context()); err != nil || s.Needed() {
 		t.Errorf("a restored KMS has its backup: %+v, %v", s, err)
 	}
-	_, err = Restore(t.Context(), dir, Options{Now: atNoon}, passphraseOf(t, "correct horse"), data)
+	_, err = Restore(t.Context(), dir, Options{Now: atNoon}, passphraseOf(t, "correct horse"), bytes.NewReader(data))
 	wantError(t, "over keys", err, keymgr.ErrState, CodeNotEmpty)
 	wantOpens(t, openAt(t, dir), w, dk)
 	if left, _ := filepath.Glob(dir + "?*"); len(left) != 0 {
@@ -74,7 +75,7 @@ func TestRestoreOverAKMSWithoutKeys(t *testing.T) {
 	data := backupOf(t, openAt(t, base), "correct horse")
 	empty := newKMS(t)
 	empty.Close()
-	if _, err := Restore(t.Context(), empty.store.dir, Options{Now: atNoon}, passphraseOf(t, "correct horse"), data); err != nil {
+	if _, err := Restore(t.Context(), empty.store.dir, Options{Now: atNoon}, passphraseOf(t, "correct horse"), bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
 	wantOpens(t, openAt(t, empty.store.dir), w, dk)
@@ -90,7 +91,7 @@ func TestBadBackupsAreRefused(t *testing.T) {
 	dir := newFolder(t)
 	refused := func(what, passphrase string, data []byte) {
 		t.Helper()
-		_, err := Restore(t.Context(), dir, Options{Now: atNoon}, passphraseOf(t, passphrase), data)
+		_, err := Restore(t.Context(), dir, Options{Now: atNoon}, passphraseOf(t, passphrase), bytes.NewReader(data))
 		wantError(t, what, err, keymgr.ErrCorrupt, CodeBackup)
 		if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("%s: something was restored", what)
@@ -99,7 +100,7 @@ func TestBadBackupsAreRefused(t *testing.T) {
 	refused("wrong passphrase", "correct horsf", data)
 	refused("empty", "correct horse", nil)
 	for i := 0; i < len(data); i += 1 + len(data)/400 {
-		if backupMagicEnd, params := len(backupMagic), backupSalt; i >= backupMagicEnd && i < params {
+		if i >= backupParams && i < backupSalt {
 			continue // other parameters only cost time: see below
 		}
 		bad := bytes.Clone(data)
@@ -109,7 +110,7 @@ func TestBadBackupsAreRefused(t *testing.T) {
 	for _, n := range []int{1, backupSealed, backupSealed + 28, len(data) - 1} {
 		refused("cut", "correct horse", data[:n])
 	}
-	for i := len(backupMagic); i < backupSalt; i += 4 {
+	for i := backupParams; i < backupSalt; i += 4 {
 		bad := bytes.Clone(data)
 		bad[i] = 0xff
 		refused("unreasonable", "correct horse", bad)
@@ -126,7 +127,7 @@ func TestDamagedKMSIsNotBackedUp(t *testing.T) {
 	base, _, _ := populated(t)
 	writeFile(t, filepath.Join(base, storedFiles(t, base)[1]), nil)
 	k := openAt(t, base)
-	err := k.Backup(t.Context(), passphraseOf(t, "correct horse"), func([]byte) error { t.Error("a backup was made"); return nil })
+	err := k.Backup(t.Context(), passphraseOf(t, "correct horse"), func(func(io.Writer) error) error { t.Error("a backup was made"); return nil })
 	if !errors.Is(err, keymgr.ErrCorrupt) {
 		t.Errorf("Backup: %v", err)
 	}
@@ -143,7 +144,7 @@ func TestBackupStatus(t *testing.T) {
 	check("no key", false, 0)
 	id := newKey(t, k)
 	check("a key", true, 1)
-	failed := k.Backup(ctx, passphraseOf(t, "correct horse"), func([]byte) error { return errDisk })
+	failed := k.Backup(ctx, passphraseOf(t, "correct horse"), func(func(io.Writer) error) error { return errDisk })
 	if !errors.Is(failed, errDisk) {
 		t.Error(failed)
 	}
@@ -174,13 +175,13 @@ func TestFaultAtEveryWriteOfARestore(t *testing.T) {
 						panic(r)
 					}
 				}()
-				_, err := restore(t.Context(), files{dir: dir, step: faultAt(n, fault, &armed, &hit)}, Options{Now: atNoon}, pass, data)
+				_, err := restore(t.Context(), files{dir: dir, step: faultAt(n, fault, &armed, &hit)}, Options{Now: atNoon}, pass, bytes.NewReader(data))
 				if hit && !errors.Is(err, errDisk) {
 					t.Errorf("fault %d: %v", n, err)
 				}
 			}()
 			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-				if _, err := Restore(t.Context(), dir, Options{Now: atNoon}, pass, data); err != nil {
+				if _, err := Restore(t.Context(), dir, Options{Now: atNoon}, pass, bytes.NewReader(data)); err != nil {
 					t.Errorf("again after fault %d: %v", n, err)
 				}
 			}
@@ -190,11 +191,11 @@ func TestFaultAtEveryWriteOfARestore(t *testing.T) {
 }
 
 func FuzzParseBackup(f *testing.F) {
-	f.Add(append(backupHeader(usualStretching, make([]byte, 16)), make([]byte, 200)...))
+	f.Add(append(backupHeader(usualStretching, make([]byte, 16)), make([]byte, backupSealed-backupRoot)...))
 	f.Add([]byte(backupMagic))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, salt, err := parseBackup(data)
-		if err == nil && (!s.allowed() || len(salt) != 16) {
+		format, s, salt, err := parseOpening(data)
+		if err == nil && (format != formatWhole && format != formatStream || !s.allowed() || len(salt) != 16) {
 			t.Fatalf("accepted %+v", s)
 		}
 	})

@@ -89,20 +89,34 @@
 // The last records stand in the index too, which is synced with every call: the record
 // of a change is stored with it, all or nothing, and what a crash tears off the log is
 // mended. A call that changes nothing costs one synced file. The log is synced when
-// the index has 16 records, which it then forgets. It is never shortened.
+// the index has 16 records, which it then forgets. It is never shortened, and has no
+// limit but the disk's: a record dropped would be a call unseen. Who reads it holds a record
+// at a time, and does not keep the KMS from others, KeyUsage apart.
 //
 // # Backup
 //
-// A backup is one file; numbers are 32 bits, big-endian.
+// A backup is one file; numbers are big-endian.
 //
-//	0    8  "SBKMSB", 0 and the format, 1
-//	8   12  Argon2id: passes, KiB of memory, threads
+//	0    8  "SBKMSB", 0 and the format, 2
+//	8   12  Argon2id: passes, KiB of memory, threads, of 32 bits each
 //	20  16  salt, random
 //	36  60  root key, AES-256-GCM under the stretched passphrase: nonce, text, tag
-//	96      nonce, the folder's other files as a JSON object, tag: under the same key
+//	96      the folder's other files, in chunks: nonce, 64 KiB, tag; under the same key
 //
-// Each part is bound to all before it. A restore unpacks into a folder beside the
-// place, opens everything there, and exchanges the two. The lock of the place is held
+// A file stands there as the length of its name in one byte, its name, its size in 64
+// bits and its content. The root key is bound to all before it, each chunk to the first 96
+// bytes and its number. Only the last chunk is shorter than the others, if need be empty,
+// so a backup that was cut, or one that goes on behind its end, is noticed. Format 1, of
+// earlier versions, has the files from byte 96 as one JSON object, sealed as a whole; it
+// is still restored.
+//
+// So a backup takes as long as the audit log is, but not its memory: index and records
+// are read at one moment, under the lock, and the log up to where it ended then, without
+// it. Calls go on meanwhile. The backup is recorded when it is saved, or has failed.
+//
+// A restore opens the root key first: a file of somebody who does not have the passphrase
+// is read no further. It unpacks into a folder beside the place, with limits for all
+// but the log, opens everything there, and exchanges the two. The lock of the place is held
 // from the look whether there are keys until then; whoever gets the lock of a folder that
 // was replaced meanwhile asks for the new one's. Both folders of a KMS that was
 // restored elsewhere count on by themselves.

@@ -5,12 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -22,17 +20,18 @@ import (
 // Everything is checked before it takes its place, in one step: after a failure or a
 // crash there is no KMS in dir, or the one that was. Whoever uses dir meanwhile waits,
 // and finds the restored KMS. A damaged audit log is restored as it is, and Options.Warn is
-// told. It returns how many keys the backup holds.
-func Restore(ctx context.Context, dir string, opts Options, passphrase *secret.Buffer, backup []byte) (keys int, err error) {
+// told. A backup is read as a stream, and only as far as it is authentic. It returns how
+// many keys the backup holds.
+func Restore(ctx context.Context, dir string, opts Options, passphrase *secret.Buffer, backup io.Reader) (keys int, err error) {
 	return restore(ctx, files{dir: dir}, opts, passphrase, backup)
 }
 
-func restore(ctx context.Context, into files, opts Options, passphrase *secret.Buffer, backup []byte) (int, error) {
-	root, stored, err := openBackup(backup, passphrase)
+func restore(ctx context.Context, into files, opts Options, passphrase *secret.Buffer, backup io.Reader) (int, error) {
+	opened, err := openBackup(backup, passphrase)
 	if err != nil {
 		return 0, err
 	}
-	defer root.Destroy()
+	defer opened.root.Destroy()
 	into.dir = filepath.Clean(into.dir)
 	if err := os.MkdirAll(into.dir, 0o700); err != nil {
 		return 0, fmt.Errorf("create folder: %w", err)
@@ -55,10 +54,10 @@ func restore(ctx context.Context, into files, opts Options, passphrase *secret.B
 	}
 	// Afterwards it is what could not be restored, or what install found without keys.
 	defer os.RemoveAll(made.dir) //nolint:errcheck // the next restore will, too
-	if err := unpack(made, stored); err != nil {
+	if err := unpack(made, opened); err != nil {
 		return 0, fmt.Errorf("unpack backup: %w", err)
 	}
-	unpacked := &store{files: made, root: root, rootSource: opts.Root, sources: opts.Sources}
+	unpacked := &store{files: made, root: opened.root, rootSource: opts.Root, sources: opts.Sources}
 	if err := unpacked.saveRoot(unpacked.wantedRoot()); err != nil {
 		return 0, fmt.Errorf("store root key: %w", err)
 	}
@@ -131,24 +130,21 @@ func refuseKMS(f files) error {
 	}
 }
 
-func unpack(f files, stored map[string][]byte) error {
+func unpack(f files, backup *openedBackup) error {
 	if err := errors.Join(f.make(""), f.make("keys")); err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(stored)) {
-		id, isRecord := strings.CutSuffix(strings.TrimPrefix(name, "keys/"), ".json")
-		if name != indexFile && name != auditFile && (!isRecord || !validID(id) || name != recordFile(id)) {
-			return badBackup("it holds a file that is none of a KMS")
-		}
-		err := f.replace(name, func(w *os.File) error {
-			_, err := w.Write(stored[name])
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	err := backup.each(func(name string, size int64, content io.Reader) error {
+		return unpackFile(f, name, size, content)
+	})
+	if err != nil {
+		return err
 	}
-	return nil
+	there, err := f.exists(indexFile)
+	if err == nil && !there { // a new one would be made
+		err = badBackup("it holds no " + indexFile)
+	}
+	return err
 }
 
 // checkRestored opens all of a restored folder, and records where it comes from.
@@ -159,7 +155,7 @@ func checkRestored(ctx context.Context, f files, opts Options) (keys int, err er
 	}
 	defer k.Close()
 	err = k.call(ctx, Entry{Operation: "Restore"}, func(t *session) error {
-		if err := errors.Join(t.checkKeys(), k.checkAudit(t)); err != nil {
+		if err := errors.Join(t.checkKeys(), k.checkRestoredAudit(ctx, t)); err != nil {
 			return err
 		}
 		keys = len(t.index.Keys)
@@ -167,6 +163,15 @@ func checkRestored(ctx context.Context, f files, opts Options) (keys int, err er
 		return t.commit()
 	})
 	return keys, err
+}
+
+func (k *KMS) checkRestoredAudit(ctx context.Context, t *session) error {
+	log, err := t.viewAudit()
+	if err != nil {
+		return err
+	}
+	defer log.close()
+	return k.checkAudit(ctx, log)
 }
 
 // install puts a finished folder in its place and leaves what was there under the

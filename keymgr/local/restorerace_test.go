@@ -1,6 +1,7 @@
 package local
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
@@ -42,7 +43,7 @@ func TestKeyMadeDuringARestoreIsKept(t *testing.T) {
 				}()
 				awaitWaiter(t, dir, done)
 			}
-			_, err := restore(t.Context(), files{dir: dir, step: during(comes)}, Options{Now: atNoon}, passphraseOf(t, "correct horse"), data)
+			_, err := restore(t.Context(), files{dir: dir, step: during(comes)}, Options{Now: atNoon}, passphraseOf(t, "correct horse"), bytes.NewReader(data))
 			<-done
 			if err != nil || failed != nil {
 				t.Errorf("restore: %v, use: %v", err, failed)
@@ -71,7 +72,7 @@ func TestRestoreSparesAForeignKMS(t *testing.T) {
 			t.Errorf("%v: %s", err, out)
 		}
 	}
-	_, err := restore(t.Context(), files{dir: dir, step: during(copied)}, Options{Now: atNoon}, passphraseOf(t, "correct horse"), data)
+	_, err := restore(t.Context(), files{dir: dir, step: during(copied)}, Options{Now: atNoon}, passphraseOf(t, "correct horse"), bytes.NewReader(data))
 	wantError(t, "restore over it", err, keymgr.ErrState, CodeNotEmpty)
 	wantOpens(t, openAt(t, dir), w, dk)
 	if left, _ := filepath.Glob(dir + "?*"); len(left) != 0 {

@@ -387,7 +387,7 @@ func TestRestoreIntoASource(t *testing.T) {
 		k.Close()
 		for to := range sources {
 			into := newFolder(t)
-			if _, err := Restore(t.Context(), into, rooted(to, sources), passphraseOf(t, "backup passphrase"), data); err != nil {
+			if _, err := Restore(t.Context(), into, rooted(to, sources), passphraseOf(t, "backup passphrase"), bytes.NewReader(data)); err != nil {
 				t.Fatalf("%s to %s: %v", from, to, err)
 			}
 			wantKept(t, into, to, root)
@@ -397,7 +397,7 @@ func TestRestoreIntoASource(t *testing.T) {
 	into := newFolder(t)
 	k := openAt(t, base)
 	data := backupOf(t, k, "backup passphrase")
-	if _, err := Restore(t.Context(), into, rooted("tpm", sources), passphraseOf(t, "backup passphrase"), data); !errors.Is(err, keymgr.ErrInvalid) {
+	if _, err := Restore(t.Context(), into, rooted("tpm", sources), passphraseOf(t, "backup passphrase"), bytes.NewReader(data)); !errors.Is(err, keymgr.ErrInvalid) {
 		t.Errorf("into a source that is not there: %v", err)
 	}
 	if _, err := os.Stat(into); !errors.Is(err, fs.ErrNotExist) {

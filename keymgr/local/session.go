@@ -17,7 +17,8 @@ type session struct {
 	*store
 	index *index
 	held  *os.File
-	// entry records the call; written is whether that was tried.
+	// entry records the call; written is whether that was tried, or is left to another
+	// session.
 	entry   Entry
 	written bool
 	// unsure: a write failed, and what is stored may not be what index says.
@@ -118,6 +119,10 @@ func (t *session) record(failure error) error {
 	}
 	return failure
 }
+
+// recordLater ends a session whose call goes on without the store: another session
+// records how it ended.
+func (t *session) recordLater() { t.written = true }
 
 func resultOf(failure error) string {
 	var e *keymgr.Error

@@ -12,7 +12,8 @@ import (
 	"sealblk/keymgr/secret"
 )
 
-// maxFile is the size that no index or record reaches.
+// maxFile is the size that no index or record reaches. The audit log has no such limit: it
+// grows with every call, and is never held in memory.
 const maxFile = 64 << 20
 
 // store is the folder of a KMS.

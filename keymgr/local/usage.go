@@ -30,16 +30,21 @@ func (k *KMS) KeyUsage(ctx context.Context, key string) (usage []Usage, err erro
 			return err
 		}
 		t.entry.Key = r.ID
-		usage, err = t.usage(r.ID)
+		usage, err = t.usage(ctx, r.ID)
 		return err
 	})
 	return usage, err
 }
 
-func (t *session) usage(id string) ([]Usage, error) {
+func (t *session) usage(ctx context.Context, id string) ([]Usage, error) {
 	type kind struct{ operation, disk string }
 	counts := map[kind]*Usage{}
-	err := t.walkAudit(func(e Entry) {
+	log, err := t.viewAudit()
+	if err != nil {
+		return nil, err
+	}
+	defer log.close()
+	err = log.walk(ctx, func(e Entry) {
 		if e.Key != id && e.ToKey != id {
 			return
 		}
