@@ -87,8 +87,7 @@ var versions = []kmip.ProtocolVersion{kmip.V1_4, kmip.V1_3, kmip.V1_2, kmip.V1_1
 // negotiate picks the highest version that both sides speak.
 func (s *session) negotiate(ctx context.Context) error {
 	out, err := ask[*payloads.DiscoverVersionsResponsePayload](ctx, s, &payloads.DiscoverVersionsRequestPayload{ProtocolVersion: versions})
-	var no *refusal
-	if errors.As(err, &no) && no.reason == kmip.ResultReasonOperationNotSupported {
+	if refusedWith(err, kmip.ResultReasonOperationNotSupported) {
 		s.version = kmip.V1_0 // which had no such operation
 		return nil
 	}

@@ -47,7 +47,9 @@
 // ErrNotFound, and with some servers so is a key of somebody else. KMIP 1.x has no word
 // for throttling. A lost connection, and no answer within Config.Timeout, is
 // ErrUnreachable; the next call connects again. A server that refuses the client
-// certificate is ErrAccessDenied.
+// certificate, or a question that names no key, is ErrCredentials: it says nothing of a
+// key. Nor does a replacement that is gone, or somebody else's, of the key that it was to
+// replace: the chain of replacements ends before it.
 //
 // # Secrets in memory
 //

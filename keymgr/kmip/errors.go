@@ -39,6 +39,26 @@ func (r *refusal) Error() string {
 	return s
 }
 
+// refusedWith tells whether a server refused for one of these reasons.
+func refusedWith(err error, reasons ...kmip.ResultReason) bool {
+	var no *refusal
+	return errors.As(err, &no) && slices.Contains(reasons, no.reason)
+}
+
+// namesNoKey: the operation is a question about the server, so its refusal says nothing of
+// a key.
+func (r *refusal) namesNoKey() bool {
+	return r.operation == kmip.OperationDiscoverVersions || r.operation == kmip.OperationQuery
+}
+
+// aboutServer is what the loss of a key means where none was named.
+func aboutServer(loss error) verdict {
+	if errors.Is(loss, keymgr.ErrAccessDenied) {
+		return verdict{keymgr.ErrCredentials, "let the owner of this client certificate use the server"}
+	}
+	return verdict{keymgr.ErrInvalid, "see the log of the server"}
+}
+
 // verdict is what an answer of the server means here.
 type verdict wire.Verdict
 
@@ -80,6 +100,8 @@ func explain(ctx context.Context, key string, err error) error {
 func (r *refusal) explain(key string) error {
 	v, known := verdicts[r.reason]
 	switch {
+	case known && r.namesNoKey() && keymgr.IsLoss(v.Err):
+		v = aboutServer(v.Err)
 	case known:
 	case r.operation == kmip.OperationDecrypt && r.reason == kmip.ResultReasonGeneralFailure:
 		// Some servers say no more than this of a tag that does not fit.

@@ -24,6 +24,7 @@ import (
 type fake struct {
 	mu       sync.Mutex
 	keys     map[string]fakeKey
+	denied   map[string]bool // keys of others
 	refuse   map[kmip.Operation]kmip.ResultReason
 	encrypt  func(*payloads.EncryptRequestPayload) *payloads.EncryptResponsePayload
 	material []byte
@@ -99,6 +100,9 @@ func (f *fake) query(*payloads.QueryRequestPayload) (*payloads.QueryResponsePayl
 
 func (f *fake) attributes(r *payloads.GetAttributesRequestPayload) (*payloads.GetAttributesResponsePayload, error) {
 	key, ok := f.keys[r.UniqueIdentifier]
+	if f.denied[r.UniqueIdentifier] {
+		return nil, kmipserver.Errorf(kmip.ResultReasonPermissionDenied, "another's")
+	}
 	if !ok {
 		return nil, kmipserver.ErrItemNotFound
 	}

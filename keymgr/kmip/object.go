@@ -2,7 +2,6 @@ package kmip
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -71,14 +70,16 @@ func (o *object) take(value any) {
 // key has.
 func (s *session) find(ctx context.Context, key string) (object, error) {
 	o, err := s.lookUp(ctx, key)
-	var no *refusal
-	if !errors.As(err, &no) || no.reason != kmip.ResultReasonItemNotFound && no.reason != kmip.ResultReasonInvalidField {
+	if !refusedWith(err, kmip.ResultReasonItemNotFound, kmip.ResultReasonInvalidField) {
 		return o, err
 	}
 	out, located := ask[*payloads.LocateResponsePayload](ctx, s, &payloads.LocateRequestPayload{Attribute: []kmip.Attribute{
 		{AttributeName: kmip.AttributeNameName, AttributeValue: kmip.Name{NameValue: key, NameType: kmip.NameTypeUninterpretedTextString}},
 		{AttributeName: kmip.AttributeNameObjectType, AttributeValue: kmip.ObjectTypeSymmetricKey},
 	}})
+	if refusedWith(located, kmip.ResultReasonPermissionDenied, kmip.ResultReasonOperationNotSupported) {
+		return object{}, err // it may not be a name at all
+	}
 	if located != nil {
 		return object{}, located
 	}
@@ -112,11 +113,16 @@ func (s *session) only(ctx context.Context, key string, uids []string, none erro
 // maxChain bounds how often a key can have been replaced.
 const maxChain = 64
 
-// newest follows the links that a re-key leaves, as far as keys are active: chain[0] is
-// o, the last one is the key to wrap under.
+// newest follows the links that a re-key leaves, as far as keys are active and this host
+// is told of them: chain[0] is o, the last one is the key to wrap under. What became of a
+// replacement takes nothing from what it was to replace.
 func (s *session) newest(ctx context.Context, o object) (chain []object, err error) {
 	for chain = []object{o}; o.replacement != "" && len(chain) < maxChain; chain = append(chain, o) {
-		if o, err = s.lookUp(ctx, o.replacement); err != nil {
+		o, err = s.lookUp(ctx, o.replacement)
+		if refusedWith(err, kmip.ResultReasonItemNotFound, kmip.ResultReasonPermissionDenied) {
+			break
+		}
+		if err != nil {
 			return nil, err
 		}
 		if o.state != kmip.StateActive {
