@@ -35,19 +35,27 @@ func (s session) seal(key pkcs11.ObjectHandle, plain *secret.Buffer, aad []byte)
 	return p.IV(), sealed, nil
 }
 
-// open decrypts in the token, into locked memory. It returns nil without an error when
-// the authentication fails.
-func (s session) open(key pkcs11.ObjectHandle, nonce, sealed, aad []byte) (*secret.Buffer, error) {
-	out, err := s.decrypt(key, nonce, sealed, aad)
+// open decrypts under a version, which is one of all, in the token, into locked memory. It
+// returns nil without an error when the authentication fails.
+func (s session) open(v version, all []version, nonce, sealed, aad []byte) (*secret.Buffer, error) {
+	out, err := s.decrypt(v.object, nonce, sealed, aad)
 	if err == nil || !maybeForged(err) {
 		return out, err
 	}
-	// Tokens differ in what they answer to a bad tag, and some answer that to trouble of
-	// their own: see whether the key works.
-	if probe := s.probe(key); probe != nil {
-		return nil, probe
+	return nil, s.trouble(v, all)
+}
+
+// trouble is what a token has of its own. Tokens differ in what they answer to a bad tag,
+// and some answer that to trouble: see whether the key works. A version that wraps no more
+// cannot show it, so another one of its token does; where there is none, the answer is
+// taken to be about the tag.
+func (s session) trouble(v version, all []version) error {
+	for _, v := range append([]version{v}, all...) {
+		if v.encrypt && v.decrypt {
+			return s.probe(v.object)
+		}
 	}
-	return nil, nil
+	return nil
 }
 
 // maybeForged: codes that tokens give for a bad tag.

@@ -277,7 +277,7 @@ func (s session) openBlob(key string, b blob) (*secret.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.open(v.object, b.nonce, b.sealed, b.header)
+	return s.open(v, all, b.nonce, b.sealed, b.header)
 }
 
 func otherContext(uri string) error {

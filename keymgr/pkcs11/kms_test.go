@@ -277,6 +277,26 @@ func TestEveryBitOfABlob(t *testing.T) {
 	wantError(t, "another key", err, keymgr.ErrNotFound)
 }
 
+// TestDamageUnderAnOldVersion: a version that may only decrypt, as one before a rotation,
+// is not disabled by a blob that was altered.
+func TestDamageUnderAnOldVersion(t *testing.T) {
+	token, k := newKMS(t)
+	dk, w := generate(t, k, "disks")
+	bad := w
+	bad.Blob = bytes.Clone(w.Blob)
+	bad.Blob[len(bad.Blob)-1] ^= 1
+	token.Set(t, "disks", pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false))
+	for _, what := range []string{"alone", "with a newer one"} {
+		_, err := k.Decrypt(t.Context(), bad, ec)
+		wantError(t, what, err, keymgr.ErrCorrupt)
+		if keymgr.IsLoss(err) {
+			t.Errorf("%s: %v is a loss of the key", what, err)
+		}
+		wantOpens(t, k, w, dk)
+		token.Key(t, "disks", []byte{9})
+	}
+}
+
 // TestPIN: a wrong one is tried once, and neither it nor the right one is shown.
 func TestPIN(t *testing.T) {
 	token, _ := newKMS(t)
