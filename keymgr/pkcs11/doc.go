@@ -7,12 +7,13 @@
 // # Keys
 //
 // A key is named pkcs11:LABEL, all AES-256 secret keys of the token with that CKA_LABEL,
-// or pkcs11:id=HEX, the one with that CKA_ID. It has to be sensitive and not
-// extractable; another one is refused. Objects with one label are versions of one key:
+// or pkcs11:id=HEX, the one with that CKA_ID. It has to be sensitive and not extractable;
+// another one is refused, and as long as it is there the key wraps nothing, while its
+// other versions open what they wrapped. Objects with one label are versions of one key:
 // each has a CKA_ID of 1 to 64 bytes, and the one with the highest CKA_ID, read as a
 // big-endian number, that may encrypt is the primary version. What CKA_START_DATE and
-// CKA_END_DATE say is kept: outside of the two a version wraps nothing; it still opens.
-// To rotate, make a key with the same label and a higher CKA_ID. To keep a version from
+// CKA_END_DATE say is kept: outside of the two a version wraps nothing; it still opens. To
+// rotate, make a key with the same label and a higher CKA_ID. To keep a version from
 // wrapping, set CKA_ENCRYPT to false; to disable what is wrapped under it, CKA_DECRYPT.
 // Who administers keys does it by the tools of the HSM, or pkcs11-tool; this package
 // makes, changes and deletes none.

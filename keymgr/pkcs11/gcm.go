@@ -51,7 +51,7 @@ func (s session) open(v version, all []version, nonce, sealed, aad []byte) (*sec
 // taken to be about the tag.
 func (s session) trouble(v version, all []version) error {
 	for _, v := range append([]version{v}, all...) {
-		if v.encrypt && v.decrypt {
+		if v.encrypt && v.decrypt && v.unfit == nil {
 			return s.probe(v.object)
 		}
 	}

@@ -26,6 +26,9 @@ type version struct {
 	id               []byte
 	encrypt, decrypt bool
 	start, end       time.Time // zero: not bounded
+	// unfit says why it is no version to use, if it is none. That keeps nobody from
+	// opening what another one wraps.
+	unfit error
 }
 
 func (v *version) name() string { return hex.EncodeToString(v.id) }
@@ -65,11 +68,23 @@ func (s session) versions(key string) ([]version, error) {
 	}
 	slices.SortFunc(found, func(a, b version) int { return compareIDs(a.id, b.id) })
 	for i := 1; i < len(found); i++ {
-		if compareIDs(found[i-1].id, found[i].id) == 0 {
-			return nil, unfit(key, fmt.Sprintf("two objects have the CKA_ID %x", found[i].id), "give each a CKA_ID of its own by the tools of the HSM")
+		if a, b := &found[i-1], &found[i]; compareIDs(a.id, b.id) == 0 {
+			a.unfit = unfit(key, fmt.Sprintf("two objects have the CKA_ID %x", b.id), "give each a CKA_ID of its own by the tools of the HSM")
+			b.unfit = a.unfit
 		}
 	}
 	return found, nil
+}
+
+// fit refuses a key of which a version is not to be used: it may be the one that was meant
+// to wrap.
+func fit(all []version) error {
+	for _, v := range all {
+		if v.unfit != nil {
+			return v.unfit
+		}
+	}
+	return nil
 }
 
 func (s session) find(name keyName) ([]pkcs11.ObjectHandle, error) {
@@ -110,7 +125,7 @@ func (s session) public() bool {
 	return err == nil && t.Flags&pkcs11.CKF_LOGIN_REQUIRED == 0
 }
 
-// describe reads an object and refuses what is not fit for a master key.
+// describe reads an object, and tells what is not fit for a master key.
 func (s session) describe(key string, o pkcs11.ObjectHandle) (version, error) {
 	a, err := s.attributes(o, pkcs11.CKA_LABEL, pkcs11.CKA_ID, pkcs11.CKA_KEY_TYPE, pkcs11.CKA_SENSITIVE, pkcs11.CKA_EXTRACTABLE, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
 	if err != nil {
@@ -123,11 +138,11 @@ func (s session) describe(key string, o pkcs11.ObjectHandle) (version, error) {
 	}
 	switch length := number(size[pkcs11.CKA_VALUE_LEN]); {
 	case number(a[pkcs11.CKA_KEY_TYPE]) != pkcs11.CKK_AES || length != 0 && length != 32:
-		return v, unfit(key, "it is not an AES-256 key", "name one of CKK_AES with 32 bytes")
+		v.unfit = unfit(key, "it is not an AES-256 key", "name one of CKK_AES with 32 bytes")
 	case !isTrue(a[pkcs11.CKA_SENSITIVE]) || isTrue(a[pkcs11.CKA_EXTRACTABLE]):
-		return v, unfit(key, "it can be read out of the token", "name one with CKA_SENSITIVE true and CKA_EXTRACTABLE false")
+		v.unfit = unfit(key, "it can be read out of the token", "name one with CKA_SENSITIVE true and CKA_EXTRACTABLE false")
 	case len(v.id) < 1 || len(v.id) > maxID:
-		return v, unfit(key, "it has no CKA_ID by which to name its version", fmt.Sprintf("give it one of 1 to %d bytes", maxID))
+		v.unfit = unfit(key, "it has no CKA_ID by which to name its version", fmt.Sprintf("give it one of 1 to %d bytes", maxID))
 	}
 	dates, err := s.optional(o, pkcs11.CKA_START_DATE, pkcs11.CKA_END_DATE)
 	v.start, v.end = date(dates[pkcs11.CKA_START_DATE]), date(dates[pkcs11.CKA_END_DATE])
@@ -184,6 +199,9 @@ func unfit(key, why, hint string) error {
 
 // primary is the version that wraps.
 func primary(key string, all []version, now time.Time) (version, error) {
+	if err := fit(all); err != nil {
+		return version{}, err
+	}
 	for _, v := range slices.Backward(all) {
 		if v.encrypt && v.current(now) {
 			return v, nil
@@ -200,6 +218,9 @@ func byID(key string, all []version, id []byte) (version, error) {
 	for _, v := range all {
 		if !bytes.Equal(v.id, id) {
 			continue
+		}
+		if v.unfit != nil {
+			return v, v.unfit
 		}
 		if !v.decrypt {
 			return v, &keymgr.Error{Key: uriOf(key), Hint: "set CKA_DECRYPT of version " + v.name() + " to true by the tools of the HSM", Err: keymgr.ErrDisabled}

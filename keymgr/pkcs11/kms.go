@@ -163,6 +163,9 @@ func (k *KMS) Wrap(ctx context.Context, key string, dk *secret.Buffer, ec keymgr
 func (k *KMS) DescribeKey(ctx context.Context, key string) (keymgr.KeyInfo, error) {
 	return call(ctx, k.token, job[keymgr.KeyInfo]{key: key, what: "describe key", run: func(s session) (keymgr.KeyInfo, error) {
 		all, err := s.versions(key)
+		if err == nil {
+			err = fit(all)
+		}
 		if err != nil {
 			return keymgr.KeyInfo{}, err
 		}

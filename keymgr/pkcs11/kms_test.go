@@ -247,6 +247,39 @@ func TestUnfitKeys(t *testing.T) {
 	}
 }
 
+// TestUnfitBesideAVersion: an object that was made with a mistake keeps new data keys from
+// being wrapped, and nothing that was wrapped before from being opened.
+func TestUnfitBesideAVersion(t *testing.T) {
+	token, k := newKMS(t)
+	for what, object := range map[string]struct {
+		id byte
+		a  *pkcs11.Attribute
+	}{
+		"extractable":   {9, pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, true)},
+		"AES-128":       {9, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 16)},
+		"without id":    {9, pkcs11.NewAttribute(pkcs11.CKA_ID, []byte{})},
+		"an id of both": {9, pkcs11.NewAttribute(pkcs11.CKA_ID, []byte{7})},
+	} {
+		token.Key(t, what, []byte{1})
+		dk, w := generate(t, k, what)
+		token.Key(t, what, []byte{7})
+		_, other := generate(t, k, what)
+		token.Key(t, what, []byte{object.id}, object.a)
+		wantOpens(t, k, w, dk)
+		if err := keymgr.CheckUsable(t.Context(), k, what, w.Version); err != nil {
+			t.Errorf("%s: the watch of another version: %v", what, err)
+		}
+		_, err := k.GenerateDataKeyWithoutPlaintext(t.Context(), what, ec)
+		wantError(t, what, err, keymgr.ErrInvalid)
+		_, err = k.DescribeKey(t.Context(), what)
+		wantError(t, what, err, keymgr.ErrInvalid)
+		if what == "an id of both" {
+			_, err = k.Decrypt(t.Context(), other, ec)
+			wantError(t, what, err, keymgr.ErrInvalid)
+		}
+	}
+}
+
 // TestEveryBitOfABlob: each is detected, and none leads to a data key.
 func TestEveryBitOfABlob(t *testing.T) {
 	token, k := newKMS(t)
