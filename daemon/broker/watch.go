@@ -184,7 +184,7 @@ func (w *watch) sleep(ctx context.Context, left time.Duration) (changed bool) {
 			return true
 		case <-time.After(pause):
 		}
-		if left -= pause; w.stamp != "" && w.stampNow() != w.stamp || w.disk() != w.was {
+		if left -= pause; w.stampNow() != w.stamp || w.disk() != w.was {
 			return true
 		}
 	}

@@ -24,6 +24,7 @@ import (
 //	version   the version in the disk's header
 //	recorded  the CMK in the disk's record
 //	relaxed   if it is there, nothing follows from the loss of the key
+//	away      if it is there, the KMS has no stamp
 //	interval  if it is there, the KMS is not asked before long without a cause
 //	calls     a line for each call, by the KMS
 type fileKMS struct {
@@ -135,7 +136,12 @@ func (k watchableKMS) Usable(ctx context.Context, key, _ string) error {
 	return k.verdict(ctx, key)
 }
 
-func (k watchableKMS) Stamp(key string) string { return "stamp " + k.read("state-"+key) }
+func (k watchableKMS) Stamp(key string) string {
+	if k.read("away") != "" {
+		return ""
+	}
+	return "stamp " + k.read("state-"+key)
+}
 
 // site is a broker with a KMS in a folder.
 type site struct {
@@ -331,6 +337,27 @@ func TestWatchByStamp(t *testing.T) {
 	}
 	// A host that stands still delays one, a broker that is slow is late each time.
 	t.Errorf("told after %v", took)
+}
+
+// TestWatchSeesTheStampComeBack: a KMS that was away is looked at as soon as it is back,
+// whatever was done to the key meanwhile.
+func TestWatchSeesTheStampComeBack(t *testing.T) {
+	s := newSite(t)
+	s.set("interval", "long")
+	s.serving("local:key")
+	s.wantTold(nil)
+	n := s.calls("usable key")
+	s.set("away", "yes")
+	for end := time.Now().Add(10 * time.Second); s.calls("usable key") == n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nobody looks at a KMS that went away")
+		}
+	}
+	s.set("state-key", "Disabled")
+	if err := os.Remove(filepath.Join(s.dir, "away")); err != nil {
+		t.Fatal(err)
+	}
+	s.wantTold(keymgr.ErrDisabled)
 }
 
 // TestWatchWithoutPermission: a service that may never see the state of its keys has not
