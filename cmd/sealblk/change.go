@@ -69,20 +69,20 @@ func (a *app) diskSet(c *cli.Context, disks *disk.Catalogue, args []string) erro
 	if asked == 0 {
 		return usagef("%s: nothing to set: usage: %s", c.Command.HelpName, usageLine(c))
 	}
+	if key := c.String("escrow-key"); key != "" { // before the rest, which has less to fail at
+		if key == "none" {
+			key = ""
+		}
+		if _, err := disks.SetEscrow(c.Context, args[0], key); err != nil {
+			return err
+		}
+	}
 	r, err := settings.Set(c.Context, disks, args[0], disk.Settings{
 		Discard: disk.DiscardPolicy(c.String("discard")), Zeroes: disk.ZeroesPolicy(c.String("zeroes")),
 		OnKeyLoss: disk.KeyLossPolicy(c.String("on-key-loss")),
 	})
 	if err != nil {
 		return err
-	}
-	if key := c.String("escrow-key"); key != "" {
-		if key == "none" {
-			key = ""
-		}
-		if r, err = disks.SetEscrow(c.Context, args[0], key); err != nil {
-			return err
-		}
 	}
 	return a.printer(c).done(viewOf(disks, r), "disk %s: discard %s, zeroes %s, from its next export on; %s when its key is lost; key in escrow: %s",
 		r.Name, r.Discard, r.Zeroes, r.OnKeyLoss, orDash(r.EscrowKeyURI))
