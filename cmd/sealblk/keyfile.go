@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"os"
+	"path/filepath"
 
 	"sealblk/keymgr/secret"
 )
@@ -35,7 +36,10 @@ func (k keyFile) write(ctx context.Context, key *secret.Buffer) error {
 	if err := k.made.Sync(); err != nil {
 		return err
 	}
-	return k.made.Close()
+	if err := k.made.Close(); err != nil {
+		return err
+	}
+	return syncDirectory(filepath.Dir(k.path)) // who was told that it is there relies on it
 }
 
 // send opens what is there, for which a pipe waits until somebody reads it.
