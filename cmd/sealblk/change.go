@@ -31,13 +31,14 @@ func (a *app) diskResize(c *cli.Context, disks *disk.Catalogue, args []string) e
 
 func (a *app) diskSetCommand() *cli.Command {
 	return &cli.Command{
-		Name: "set", Usage: "change settings of a disk, from its next export on", ArgsUsage: "NAME",
+		Name: "set", Usage: "change settings of a disk, also while a VM uses it", ArgsUsage: "NAME",
 		Description: "--discard unmap gives back the space of what the guest discards, which then reads as\n" +
 			"zeros; ignore leaves it. --zeroes write stores the zeros that the guest asks an encrypted\n" +
 			"disk for as ciphertext, which other software reads as zeros too; unmap gives back their\n" +
-			"space, if the guest allows it, and they are zeros through this program only. --escrow-key\n" +
-			"has a second key wrap the data key too, for when the disk's own is lost; none ends that.\n" +
-			"The key in escrow opens the disk for who says --use-escrow.\n" +
+			"space, if the guest allows it, and they are zeros through this program only. Both count\n" +
+			"from the next export on. --escrow-key has a second key wrap the data key too, for when the\n" +
+			"disk's own is lost; none ends that. The key in escrow opens the disk for who says\n" +
+			"--use-escrow.\n" +
 			"--on-key-loss is for an encrypted disk in use whose key is disabled, deleted or closed to\n" +
 			"the disk service: keep goes on, and the next export fails; pause wipes the data key and\n" +
 			"lets the guest wait until the key is back; detach wipes it after a while and fails the\n" +
