@@ -253,7 +253,8 @@ func (a *app) diskImportCommand() *cli.Command {
 	return &cli.Command{
 		Name: "import", Usage: "register an encrypted disk that describes itself", ArgsUsage: "NAME",
 		Description: "For a disk whose catalogue is lost or that comes from another host. Its header names\n" +
-			"the key; the KMS must be able to unwrap it here.",
+			"the key; the KMS must be able to unwrap it here. What sealblk disk set changes is not in the\n" +
+			"header: the disk has the settings of a new one, until they are set again.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "backend", Usage: "`URI` of the backing store, file:PATH"},
 			&cli.BoolFlag{Name: "use-escrow", Usage: "prove the disk by its key in escrow: its own key, or the KMS of that, is lost; recorded"},
@@ -271,7 +272,8 @@ func (a *app) diskImport(c *cli.Context, disks *disk.Catalogue, args []string) e
 	if err != nil {
 		return err
 	}
-	return a.printer(c).done(viewOf(disks, r), "imported encrypted disk %s, %s", r.Name, formatSize(r.SizeBytes))
+	return a.printer(c).done(viewOf(disks, r), "imported encrypted disk %s, %s, with the settings of a new disk: discard %s, zeroes %s, %s when its key is lost: sealblk disk set %s",
+		r.Name, formatSize(r.SizeBytes), r.Discard, r.Zeroes, r.OnKeyLoss, r.Name)
 }
 
 func (a *app) diskExportKeyCommand() *cli.Command {
