@@ -95,9 +95,9 @@ func (a *app) diskCreate(c *cli.Context, disks *disk.Catalogue, args []string) e
 	if err != nil {
 		return err
 	}
-	for _, flag := range []string{"key", "escrow-key"} {
+	for flag, what := range map[string]string{"key": "a key's URI, id or alias", "escrow-key": "a key's URI, id or alias", "backend": "a URI, file:PATH"} {
 		if c.IsSet(flag) && c.String(flag) == "" {
-			return usagef("--%s: give a key's URI, id or alias", flag)
+			return usagef("--%s: give %s", flag, what)
 		}
 	}
 	r, err := disks.Create(c.Context, disk.CreateOptions{

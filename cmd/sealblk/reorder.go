@@ -71,14 +71,22 @@ func (r *reordering) argument(word string) {
 func (r *reordering) flag(word string, rest []string) ([]string, error) {
 	to, f := r.find(word)
 	*to = append(*to, word)
-	if f == nil || strings.Contains(word, "=") || isBool(f) {
+	if f == nil || isBool(f) {
 		return rest, nil
 	}
-	if len(rest) == 0 {
-		return nil, usagef("flag %s needs a value", word)
+	name, value, inside := strings.Cut(word, "=")
+	if !inside {
+		if len(rest) == 0 {
+			return nil, usagef("flag %s needs a value", word)
+		}
+		value, rest = rest[0], rest[1:]
+		*to = append(*to, value)
 	}
-	*to = append(*to, rest[0])
-	return rest[1:], nil
+	if value == "" && to == &r.global {
+		// A script whose variable is not set means another place than the default.
+		return nil, usagef("flag %s is empty: give it a value, or leave it out", name)
+	}
+	return rest, nil
 }
 
 // find looks a flag up in the innermost command and then among the global ones. A
