@@ -20,6 +20,25 @@ func goodRecord() Record {
 	}
 }
 
+// TestLongestName: a disk may be called as CheckName says, encrypted or not.
+func TestLongestName(t *testing.T) {
+	s := newSite(t)
+	for first, o := range map[string]CreateOptions{"p": {}, "e": {Encrypted: true}, "n": {NoPlaintext: true}} {
+		o.Name = first + strings.Repeat("x", 62)
+		if err := CheckName(o.Name); err != nil || CheckName(o.Name+"x") == nil {
+			t.Fatalf("not the longest name: %v", err)
+		}
+		mustCreate(t, s.Catalogue, o)
+		d, err := s.Open(t.Context(), o.Name, OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestRecordRoundTrip(t *testing.T) {
 	want := goodRecord()
 	got, err := parseRecord(want.encode())

@@ -134,7 +134,7 @@ func format(f *os.File, p luks.Params, dk dataKey) (err error) {
 // params are what the header of a new disk says.
 func params(r Record, dk dataKey) luks.Params {
 	p := luks.Params{
-		Label:    r.Name,
+		Label:    r.Name[:min(len(r.Name), luks.MaxLabel)], // the token has all of it
 		Detached: r.fileSize() == 0,
 		Token: luks.Token{
 			Context: contextOf(r.Lineage), KeyScopeBlocks: r.KeyScopeBlocks,

@@ -6,6 +6,9 @@ import (
 	"math"
 )
 
+// MaxLabel is the length of the longest label, in bytes.
+const MaxLabel = sizeLabel - 1
+
 // subsystem marks our containers in the binary header, where udev shows it.
 const subsystem = "sealblk"
 
@@ -14,7 +17,7 @@ const subsystem = "sealblk"
 type Params struct {
 	// UUID of the container; empty for a random one.
 	UUID string
-	// Label for people, at most 47 bytes.
+	// Label for people, at most MaxLabel bytes.
 	Label string
 	// Detached: the data is in another file, from its byte 0.
 	Detached bool
@@ -114,8 +117,8 @@ func (p *Params) complete() error {
 	if !validUUID(p.UUID) {
 		return fmt.Errorf("UUID %q", p.UUID)
 	}
-	if len(p.Label) >= sizeLabel || text([]byte(p.Label)) != p.Label {
-		return fmt.Errorf("label %q is not printable text of at most %d bytes", p.Label, sizeLabel-1)
+	if len(p.Label) > MaxLabel || text([]byte(p.Label)) != p.Label {
+		return fmt.Errorf("label %q is not printable text of at most %d bytes", p.Label, MaxLabel)
 	}
 	if p.Iterations == 0 {
 		p.Iterations = minIterations
