@@ -300,6 +300,30 @@ func TestExportIsRecordedOrRefused(t *testing.T) {
 	}
 }
 
+// TestExportToALongPath: the record names the file, however deep that is and however long
+// the name of the disk.
+func TestExportToALongPath(t *testing.T) {
+	s := newSite(t)
+	name := strings.Repeat("d", 63)
+	mustCreate(t, s.Catalogue, CreateOptions{Name: name, Encrypted: true})
+	for _, dir := range []string{strings.Repeat("/x", 500), strings.Repeat("/\x01é", 200)} {
+		dk, err := s.ExportKey(t.Context(), name, dir+"/the-file")
+		if err != nil {
+			t.Fatal(err)
+		}
+		dk.Destroy()
+		last := ""
+		err = s.operator(t, "local").AuditLog(t.Context(), func(e local.Entry) {
+			if e.Operation == keymgr.EventExport {
+				last = e.Detail
+			}
+		})
+		if err != nil || !strings.HasSuffix(last, `/the-file"`) {
+			t.Errorf("recorded %q, %v", last, err)
+		}
+	}
+}
+
 // blockEvents lets nothing be written to the state directory's log.
 func blockEvents(t *testing.T, c *Catalogue) {
 	t.Helper()

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"sealblk/blockdev/luks"
@@ -61,9 +63,24 @@ func (c *Catalogue) appendEvent(line []byte) error {
 	return atomicfile.SyncDir(c.dir)
 }
 
+// maxQuoted keeps what is recorded with the name of a file within what a KMS takes
+// ([keymgr.Event]), behind the longest name of a disk.
+const maxQuoted = 128
+
+// quoted is the name of a file on one line. Of a long one it is the end, which tells the
+// file: an audit log would keep the beginning.
+func quoted(file string) string {
+	q := strconv.Quote(file)
+	if len(q) <= maxQuoted {
+		return q
+	}
+	const cut = "..."
+	return cut + strings.ToValidUTF8(q[len(q)-maxQuoted+len(cut):], "")
+}
+
 // exported records that a disk's key is about to be written to a file, and for whom.
 func (c *Catalogue) exported(ctx context.Context, r Record, t luks.Token, from slot, file string) error {
-	what := fmt.Sprintf("data key exported by user %d to %q", os.Getuid(), file)
+	what := fmt.Sprintf("data key exported by user %d to %s", os.Getuid(), quoted(file))
 	if from == escrowSlot {
 		return c.usedEscrow(ctx, r, t, what)
 	}
