@@ -3,8 +3,8 @@
 // # Steps
 //
 // Attach connects to the VM's monitor, uses the export of the disk that runs or starts
-// one in the background, notes in run/NAME.attach what it is about to do, and
-// hot-plugs the disk. A failure, or the end of its context, takes back in reverse what
+// one in the background, which it notes in run/NAME.attach at once, notes there what it is
+// about to do, and hot-plugs the disk. A failure, or the end of its context, takes back in reverse what
 // was done. Detach, called by another process, reads the note: it unplugs the disk,
 // stops the export if an attach started it, and removes the note. A detach that was
 // interrupted is finished by another, and so is an attach that was killed.
@@ -104,20 +104,27 @@ func attach(ctx context.Context, c *disk.Catalogue, r disk.Record, o Options) (A
 		return Attachment{}, err
 	}
 	defer mon.Close()
-	export, started, err := running(ctx, c, o)
+	a := Attachment{Disk: r.Name, ID: deviceID(r, o), QMP: o.QMP, Since: time.Now().UTC().Truncate(time.Second)}
+	export, started, err := running(ctx, c, o, a.starting(c))
 	if err != nil {
-		return Attachment{}, err
+		return Attachment{}, errors.Join(err, a.restore(c, old))
 	}
-	a := Attachment{
-		Disk: r.Name, ID: deviceID(r, o), QMP: o.QMP, SocketPath: export.SocketPath,
-		// An export that an earlier attach started, for a VM that has gone, is ours too.
-		Started: started || old.Started && old.PID == export.PID,
-		PID:     export.PID, Since: time.Now().UTC().Truncate(time.Second),
-	}
+	a.SocketPath, a.PID = export.SocketPath, export.PID
+	// An export that an earlier attach started, for a VM that has gone, is ours too.
+	a.Started = started || old.Started && old.PID == export.PID
 	if err := a.plug(ctx, c, mon, o, export); err != nil {
 		return Attachment{}, a.undo(c, old, started, err)
 	}
 	return a, nil
+}
+
+// starting notes an export as soon as it runs: it may wait long for its key, and if this
+// process is killed meanwhile, who comes next is to know whose it is.
+func (a Attachment) starting(c *disk.Catalogue) func(pid int) error {
+	return func(pid int) error {
+		a.Started, a.PID, a.SocketPath = true, pid, c.SocketPath(a.Disk)
+		return a.save(c)
+	}
 }
 
 // refuseTwice keeps a disk out of a second VM, and out of the same one.
@@ -171,15 +178,19 @@ func (a Attachment) undo(c *disk.Catalogue, old Attachment, started bool, why er
 	if errors.Is(why, qmp.ErrGuestHolds) {
 		return why
 	}
-	restore := old.save
-	if old.Disk == "" {
-		restore = a.forget
-	}
-	why = errors.Join(why, restore(c))
+	why = errors.Join(why, a.restore(c, old))
 	if started {
 		why = errors.Join(why, stop(c, a.Disk, a.PID))
 	}
 	return why
+}
+
+// restore makes the note what it was.
+func (a Attachment) restore(c *disk.Catalogue, old Attachment) error {
+	if old.Disk == "" {
+		return a.forget(c)
+	}
+	return old.save(c)
 }
 
 // Detach unplugs a disk from its VM, and stops the export that Attach started.

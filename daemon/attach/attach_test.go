@@ -85,6 +85,29 @@ func TestFailedAttachStopsWhatItStarted(t *testing.T) {
 	h.wantNothing()
 }
 
+// TestAttachKilledWithItsExport: an attach that is killed when its export has begun, and
+// nothing else, leaves one that the next attach takes for its own, and detach stops.
+func TestAttachKilledWithItsExport(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		h := newHost(t)
+		a := Attachment{Disk: "db", ID: "sealblk-db", QMP: "/vm"}
+		p, err := start(t.Context(), h.c, Options{Disk: "db", Program: program(h.c.Dir(), "serves")}, a.starting(h.c))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(p.end)
+		if again {
+			if a, err = h.attach("fails"); err != nil || !a.Started || a.PID != p.cmd.Process.Pid {
+				t.Fatalf("%+v, %v", a, err)
+			}
+		}
+		if _, err := Detach(t.Context(), h.c, "db"); err != nil {
+			t.Fatal(err)
+		}
+		h.wantNothing()
+	}
+}
+
 // TestExportThatFails: the user reads the export's own last words, not that a child
 // ended.
 func TestExportThatFails(t *testing.T) {

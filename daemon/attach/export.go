@@ -28,15 +28,15 @@ const (
 	goneDeadline = 2 * time.Second
 )
 
-// running finds the export of a disk, or starts one. After an error there is none that
-// was not there before.
-func running(ctx context.Context, c *disk.Catalogue, o Options) (s control.Status, started bool, err error) {
+// running finds the export of a disk, or starts one, whose pid it tells. After an error
+// there is none that was not there before.
+func running(ctx context.Context, c *disk.Catalogue, o Options, tell func(pid int) error) (s control.Status, started bool, err error) {
 	client := control.Dial(c.ControlPath(o.Disk))
 	s, err = client.Status(ctx)
 	if err == nil || !errors.Is(err, control.ErrNotRunning) {
 		return s, false, err
 	}
-	child, err := start(ctx, c, o)
+	child, err := start(ctx, c, o, tell)
 	if err != nil {
 		return s, false, fmt.Errorf("start its export: %w", err)
 	}
@@ -56,7 +56,7 @@ type child struct {
 // start runs an export in the background and waits until it is ready. It is in a
 // session of its own, so that no key on a terminal reaches it, and keeps no folder of
 // its parent busy. Its log goes to run/NAME.log.
-func start(ctx context.Context, c *disk.Catalogue, o Options) (*child, error) {
+func start(ctx context.Context, c *disk.Catalogue, o Options, tell func(pid int) error) (*child, error) {
 	log, err := os.OpenFile(filepath.Join(c.Dir(), "run", o.Disk+".log"), os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
@@ -88,6 +88,10 @@ func start(ctx context.Context, c *disk.Catalogue, o Options) (*child, error) {
 		cmd.Wait() //nolint:errcheck // its log says why
 		ready.Close()
 	}()
+	if err := tell(cmd.Process.Pid); err != nil {
+		p.end()
+		return nil, err
+	}
 	if err := awaitReady(ctx, ready); err == nil {
 		return p, nil
 	}

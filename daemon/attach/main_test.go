@@ -231,7 +231,7 @@ func (h *host) export() (stop func()) { return h.exportAs("serves") }
 
 func (h *host) exportAs(mode string) (stop func()) {
 	h.t.Helper()
-	p, err := start(h.t.Context(), h.c, Options{Disk: "db", Program: program(h.c.Dir(), mode)})
+	p, err := start(h.t.Context(), h.c, Options{Disk: "db", Program: program(h.c.Dir(), mode)}, func(int) error { return nil })
 	if err != nil {
 		h.t.Fatal(err)
 	}
