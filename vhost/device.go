@@ -53,6 +53,13 @@ type Remembering interface {
 	Remember(memo uint16, known bool)
 }
 
+// Negotiating is a Device whose configuration space depends on what the driver accepts.
+type Negotiating interface {
+	// Negotiated is called when the front-end has set features (SET_FEATURES) other than
+	// those before in its session. No queue is open.
+	Negotiated(features uint64)
+}
+
 // QueueConfig describes a virtqueue that starts.
 type QueueConfig struct {
 	Index int

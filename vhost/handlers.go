@@ -39,14 +39,22 @@ func (s *session) setFeatures(m *protocol.Message) error {
 		if err := s.haltAll(); err != nil {
 			return err
 		}
+		s.features = features
+		s.negotiated()
 	}
-	s.features = features
 	if features&(1<<protocol.FeatureProtocolFeatures) == 0 {
 		for i := range s.rings {
 			s.rings[i].enabled = true
 		}
 	}
 	return s.resume()
+}
+
+func (s *session) negotiated() {
+	if d, ok := s.dev.(Negotiating); ok {
+		d.Negotiated(s.features)
+		s.region.SetMemo(s.memo())
+	}
 }
 
 func (s *session) getProtocolFeatures(m *protocol.Message) error {

@@ -77,6 +77,7 @@ const memoWriteback = 1 << 0
 var (
 	_ vhost.Device      = (*Device)(nil)
 	_ vhost.Remembering = (*Device)(nil)
+	_ vhost.Negotiating = (*Device)(nil)
 )
 
 // New makes a virtio block device of dev, which stays the caller's and must be open
@@ -166,6 +167,16 @@ func (d *Device) WriteConfig(p []byte, offset int) error {
 	}
 	d.writeback.Store(p[0] == 1)
 	return nil
+}
+
+// Negotiated turns the write cache off for a driver that can read and set the field and
+// cannot flush, as clause 5.2.5.2 has it. It stays off for the driver after that one: QEMU
+// may have read the field meanwhile and go on with what it read, and a driver that is told
+// of no write cache sends no flush.
+func (d *Device) Negotiated(features uint64) {
+	if features&(1<<featureConfigWCE) != 0 && features&(1<<featureFlush) == 0 {
+		d.writeback.Store(false)
+	}
 }
 
 // Memo is the write cache field.

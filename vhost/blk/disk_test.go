@@ -432,7 +432,40 @@ func TestWriteThrough(t *testing.T) {
 	}
 	check(disk, false)
 	closeDisk(t, disk)
-	check(open(t, socket, frontend.Options{Without: 1 << frontend.FeatureFlush}), true)
+	disk = dial(t, socket, frontend.Options{Without: 1<<frontend.FeatureFlush | 1<<frontend.FeatureConfigWCE})
+	check(disk, true)
+	closeDisk(t, disk)
+	disk = dial(t, socket, frontend.Options{Without: 1 << frontend.FeatureFlush})
+	wce(disk, 0)
+	check(disk, true)
+	if err := disk.SetWriteCache(true); err != nil {
+		t.Fatal(err)
+	}
+	check(disk, true) // it still cannot flush
+	closeDisk(t, disk)
+}
+
+// TestCacheModeOutlivesTheDriver: QEMU may have read the field while a driver without
+// FLUSH ran, and tells the next driver what it read. That one then sends no flush.
+func TestCacheModeOutlivesTheDriver(t *testing.T) {
+	dev := newFault(t, memory.Options{}, blockdevtest.FaultOptions{})
+	_, socket := export(t, dev, blk.Options{})
+	disk := open(t, socket, frontend.Options{Without: 1 << frontend.FeatureFlush})
+	first, err := disk.ReadConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Session.SetFeatures(disk.Features | 1<<frontend.FeatureFlush); err != nil {
+		t.Fatal(err)
+	}
+	durable := make(chan bool, 1)
+	dev.OnSubmit(func(r *blockdev.Request) error { durable <- r.FUA; return nil })
+	if err := disk.Queue(0).Do(request(t, disk.Queue(0), frontend.TypeOut, 0, 512)); err != nil {
+		t.Fatal(err)
+	}
+	if on := first.Writeback == 1; on || !<-durable {
+		t.Errorf("write cache on: %v, and then a write is volatile", on)
+	}
 }
 
 // TestNoAllocation drives the real path, socket and worker included, and counts
