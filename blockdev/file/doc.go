@@ -8,7 +8,8 @@
 // fails with blockdev.ErrShort instead of reading as zeros, and from then on every
 // request but reads with EIO. (Of a file that is mapped, see below, it is the page
 // with the end that still reads as zeros, and writes are not stopped by the others.)
-// Requests that the kernel serves in part are continued until they are whole.
+// Requests that the kernel serves in part are continued until they are whole, and those
+// that it has no room for (EAGAIN) are tried again for a second or so.
 //
 //	Read, Write   preadv2, pwritev2 in pieces of at most IOV_MAX buffers
 //	FUA           RWF_DSYNC for Write, a following fdatasync for the others

@@ -8,6 +8,10 @@ const briefBytes = 128 << 10
 
 // inline is the engine that makes each call as it is pushed, on the queue's thread. A
 // request is complete when push returns.
+//
+// A call that ends with EAGAIN is made again at once, for a millisecond or so in all: files
+// in memory do not say that (for want of memory they say ENOMEM or ENOSPC), and a pause
+// would hold up all requests of the queue.
 type inline struct {
 	fd   int
 	todo []*op

@@ -1,6 +1,8 @@
 package file
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"sealblk/blockdev"
@@ -10,8 +12,11 @@ const (
 	modePunch = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	modeZero  = unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE
 
-	// maxAgain is how often EAGAIN is taken for "once more".
-	maxAgain = 1000
+	// maxAgain is how often EAGAIN is taken for "once more": there was no room for the
+	// call at the moment. Engines that can make a pause before it, so that it is a second
+	// and more of patience.
+	maxAgain   = 1000
+	againPause = time.Millisecond
 )
 
 type callKind uint8
@@ -70,7 +75,9 @@ type op struct {
 	at    cursor // the next byte in the request's buffers
 	left  int64  // bytes from there on
 	again int
-	err   error
+	// pausing: the engine has a pause under way for it, and not the call.
+	pausing bool
+	err     error
 }
 
 // begin starts a request that passed Check. It tells whether it is complete.

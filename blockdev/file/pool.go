@@ -3,6 +3,7 @@ package file
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"sealblk/internal/eventfd"
 )
@@ -12,9 +13,9 @@ const maxWorkers = 16
 
 // pool is the engine over goroutines that block in system calls.
 type pool struct {
-	fd      int
-	todo    chan *op // has room for every operation of the queue
-	waiting []*op    // started, not pushed
+	do      func(*call) int32 // tests put one in its place that is refused
+	todo    chan *op          // has room for every operation of the queue
+	waiting []*op             // started, not pushed
 	wake    *eventfd.FD
 	workers sync.WaitGroup
 
@@ -30,7 +31,7 @@ func newPool(b *backing, depth int) (*pool, error) {
 		return nil, err
 	}
 	p := &pool{
-		fd: b.fd, wake: wake,
+		do: func(c *call) int32 { return c.do(b.fd) }, wake: wake,
 		todo: make(chan *op, depth), done: make([]*op, 0, depth), waiting: make([]*op, 0, depth),
 	}
 	for range min(depth, maxWorkers) {
@@ -41,9 +42,20 @@ func newPool(b *backing, depth int) (*pool, error) {
 
 func (p *pool) work() {
 	for o := range p.todo {
-		for !o.advance(o.call.do(p.fd)) {
+		for !o.advance(p.do(&o.call)) {
+			pause(o)
 		}
 		p.complete(o)
+	}
+}
+
+// pause waits before a call that ended with EAGAIN is made again. The call was one that
+// may block, so it did not find out just now that it would have to: what it says is that
+// there is nothing to wait on, as FUSE and network file systems and stacked block drivers
+// may. The other threads go on meanwhile.
+func pause(o *op) {
+	if o.again > 0 {
+		time.Sleep(againPause)
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 // maxRingEntries bounds the memory of a ring; larger batches take several calls.
 const maxRingEntries = 1024
 
+// againWait is againPause for the kernel.
+var againWait = unix.NsecToTimespec(int64(againPause))
+
 // kernelRing is a uring.Ring; tests put one in its place that is refused.
 type kernelRing interface {
 	SQE() *uring.SQE
@@ -72,6 +75,17 @@ func (e *ring) prepare(o *op) bool {
 }
 
 func (e *ring) fill(s *uring.SQE, o *op) {
+	if o.pausing {
+		s.Timeout(&againWait, o.index)
+		return
+	}
+	e.fillCall(s, o)
+	if o.again > 0 {
+		s.Async()
+	}
+}
+
+func (e *ring) fillCall(s *uring.SQE, o *op) {
 	c, data := &o.call, o.index
 	if i, ok := e.pinned.find(c); ok {
 		if c.kind == callRead {
@@ -145,12 +159,26 @@ func (e *ring) reap(q *queue) {
 	}
 }
 
+// completed goes on after a call or a pause.
+//
+// The kernel tries each call without blocking, and has a thread of its own block in it if
+// it would. Older kernels (5.19 still) forget that for large direct transfers, of which a
+// part gets none of the requests of a busy block device: EAGAIN, to be made again (liburing
+// issues 766 and 1269). The second try goes to the thread straight away, which waits for what
+// there is to wait for. If that one says EAGAIN too it is as with a blocking system call:
+// there is nothing to wait on, and the ring's timer makes a pause, so that the queue's
+// thread is free for other requests.
 func (e *ring) completed(q *queue, c uring.CQE) {
 	e.inflight--
 	o := &e.ops[c.UserData]
-	if o.advance(c.Res) {
+	switch {
+	case o.pausing:
+		o.pausing = false
+		e.start(o)
+	case o.advance(c.Res):
 		q.finish(o)
-	} else {
+	default:
+		o.pausing = o.again > 1
 		e.start(o)
 	}
 }

@@ -26,6 +26,7 @@ const (
 	offSQEs   = 0x10000000
 
 	sqeFixedFile = 1 << 0
+	sqeAsync     = 1 << 4
 
 	fsyncDatasync = 1 << 0
 
@@ -40,6 +41,7 @@ const (
 	opReadFixed  = 4
 	opWriteFixed = 5
 	opPollAdd    = 6
+	opTimeout    = 11
 	opFallocate  = 17
 	opRead       = 22
 	opWrite      = 23

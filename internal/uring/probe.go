@@ -18,7 +18,7 @@ var required = []struct {
 }{
 	{opNop, "nop"}, {opReadv, "readv"}, {opWritev, "writev"}, {opFsync, "fsync"},
 	{opReadFixed, "read_fixed"}, {opWriteFixed, "write_fixed"}, {opPollAdd, "poll_add"},
-	{opFallocate, "fallocate"}, {opRead, "read"}, {opWrite, "write"},
+	{opTimeout, "timeout"}, {opFallocate, "fallocate"}, {opRead, "read"}, {opWrite, "write"},
 }
 
 // Probe tries io_uring on this host: nil, or ErrUnavailable with the reason.

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -215,6 +216,31 @@ func TestPollAdd(t *testing.T) {
 	}
 	if got := take(t, r, 1); got[42] != unix.POLLIN {
 		t.Fatalf("after the signal: %v", got)
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	r := newRing(t, 8)
+	const pause = 20 * time.Millisecond
+	after, start := unix.NsecToTimespec(int64(pause)), time.Now()
+	r.SQE().Timeout(&after, 42)
+	r.SQE().Nop(1)
+	submit(t, r)
+	if got := take(t, r, 1); len(got) != 1 || got[1] != 0 {
+		t.Fatalf("before the time has passed: %v", got)
+	}
+	if got := take(t, r, 1); got[42] != -int32(unix.ETIME) || time.Since(start) < pause {
+		t.Fatalf("after %v: %v", time.Since(start), got)
+	}
+}
+
+func TestAsync(t *testing.T) {
+	r, f := newRing(t, 8), tempFile(t)
+	one(t, r, 4, func(s *SQE) { s.Writev(FD(int(f.Fd())), vec([]byte("data")), 0, 0, 42); s.Async() })
+	b := make([]byte, 4)
+	one(t, r, 4, func(s *SQE) { s.Readv(FD(int(f.Fd())), vec(b), 0, 0, 42); s.Async() })
+	if string(b) != "data" {
+		t.Errorf("read %q", b)
 	}
 }
 

@@ -68,3 +68,13 @@ func (s *SQE) PollAdd(f File, events uint16, data uint64) {
 	s.set(opPollAdd, f, data)
 	s.opFlags = uint32(events)
 }
+
+// Timeout completes with -ETIME when that long has passed.
+func (s *SQE) Timeout(after *unix.Timespec, data uint64) {
+	s.set(opTimeout, File{fd: -1}, data)
+	s.timespec(after)
+}
+
+// Async has the kernel carry out the operation on a thread of its own, which may block:
+// it does not try first whether that can be done without.
+func (s *SQE) Async() { s.flags |= sqeAsync }

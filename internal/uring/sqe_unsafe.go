@@ -26,3 +26,7 @@ func (s *SQE) buffer(b *unix.Iovec) {
 	s.addr = uint64(uintptr(unsafe.Pointer(b.Base)))
 	s.len = uint32(min(b.Len, maxTransfer))
 }
+
+func (s *SQE) timespec(t *unix.Timespec) {
+	s.addr, s.len = uint64(uintptr(unsafe.Pointer(t))), 1
+}
