@@ -64,8 +64,8 @@
 // cache or the cache of a disk has dropped it, and says so only once. From then on
 // every Flush of the device, on any queue, fails with EIO until the device is opened
 // again: no later success may hide the loss. The same holds for a failed Write with
-// FUA where the page cache is in use, because it can be what that one report was
-// given to; under direct I/O its error is its own. If the kernel
+// FUA, because it can be what that one report was given to: the kernel syncs within that
+// write. Under direct I/O, want of space is an error of the write alone. If the kernel
 // breaks io_uring itself under a queue (not: an operation on it), the fate of what
 // is in flight cannot be known, and the queue panics.
 //

@@ -217,12 +217,27 @@ func (o *op) failed(errno unix.Errno) bool {
 
 // syncs tells whether a failure of the call may be that of earlier writes, of which
 // the kernel tells once. EFAULT is about the submitter's memory.
+//
+// A write with RWF_DSYNC is followed by an fsync in the kernel, whose error takes the place
+// of the count (generic_write_sync), under direct I/O too: it flushes the whole cache of a
+// disk, and is given what the page cache of the file has to report. There is no telling
+// that error from the write's own. But what a write finds no space for fails before that,
+// and is mended by making space: direct I/O leaves nothing of ours in the page cache that
+// could lack space later.
 func (o *op) syncs(errno unix.Errno) bool {
-	if errno == unix.EFAULT {
+	switch {
+	case errno == unix.EFAULT:
+		return false
+	case o.call.kind == callSync:
+		return true
+	case o.call.kind != callWrite || o.call.rwf&unix.RWF_DSYNC == 0:
 		return false
 	}
-	return o.call.kind == callSync ||
-		o.call.kind == callWrite && o.call.rwf&unix.RWF_DSYNC != 0 && o.dev.align.mem == 0
+	return o.dev.align.mem == 0 || !wantsSpace(errno)
+}
+
+func wantsSpace(errno unix.Errno) bool {
+	return errno == unix.ENOSPC || errno == unix.EDQUOT || errno == unix.EFBIG
 }
 
 // cannot tells whether an errno of fallocate means that it does not do this here.

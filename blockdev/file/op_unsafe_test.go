@@ -218,8 +218,8 @@ func TestOpErrors(t *testing.T) {
 }
 
 // TestFailedSyncSticks: data that was lost is not covered up by a later flush,
-// whichever queue it comes from. A write with FUA can be given the page cache's only
-// report of a loss; what fails under direct I/O is that write.
+// whichever queue it comes from. A write with FUA can be given the only report of a loss,
+// by the page cache or by the cache of a disk; the want of space is its own.
 func TestFailedSyncSticks(t *testing.T) {
 	flush := blockdev.Request{Op: blockdev.Flush}
 	write := blockdev.Request{Op: blockdev.Write, Length: 512, Buffers: [][]byte{make([]byte, 512)}}
@@ -235,7 +235,10 @@ func TestFailedSyncSticks(t *testing.T) {
 		{"flush", flush, []int32{-int32(unix.EIO)}, false, true},
 		{"flush, direct", flush, []int32{-int32(unix.EIO)}, true, true},
 		{"write with FUA", fua, []int32{-int32(unix.EIO)}, false, true},
-		{"write with FUA, direct", fua, []int32{-int32(unix.EIO)}, true, false},
+		{"write with FUA, direct", fua, []int32{-int32(unix.EIO)}, true, true},
+		{"write with FUA, no space", fua, []int32{-int32(unix.ENOSPC)}, false, true},
+		{"write with FUA, direct, no space", fua, []int32{-int32(unix.ENOSPC)}, true, false},
+		{"write, direct", write, []int32{-int32(unix.EIO)}, true, false},
 		{"write", write, []int32{-int32(unix.EIO)}, false, false},
 		{"discard with FUA", discard, []int32{0, -int32(unix.EIO)}, true, true},
 	} {
@@ -248,8 +251,8 @@ func TestFailedSyncSticks(t *testing.T) {
 		for _, res := range c.results {
 			first.advance(res)
 		}
-		if first.err != unix.EIO {
-			t.Errorf("%s: error %v", c.name, first.err)
+		if want := unix.Errno(-c.results[len(c.results)-1]); first.err != want {
+			t.Errorf("%s: error %v, want %v", c.name, first.err, want)
 		}
 		complete := second.begin(&flush)
 		if complete != c.sticks || (second.err == unix.EIO) != c.sticks {
