@@ -8,6 +8,7 @@
 //	disks/NAME.json      the record: what the disk is (format 1, see [Record])
 //	disks/NAME.lock      locked while the disk is open or being changed
 //	disks/NAME.new       the record of a disk that is being made, written ahead
+//	disks/NAME.import    that of a disk that is being imported
 //	volumes/NAME.img     the default backing file
 //	headers/NAME.luks    the LUKS2 header of an encrypted disk whose backend is not a file
 //	events.log           what was done to data keys (deleted with their disk, exported,

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"sealblk/blockdev/luks"
+	"sealblk/internal/atomicfile"
 )
 
 // Import registers a disk that describes itself: its catalogue is lost, or it comes
@@ -42,6 +43,8 @@ func (c *Catalogue) importBy(ctx context.Context, name, backendURI string, from 
 	return r, nil
 }
 
+// adopt registers a disk. Its CMKs are announced before the KMS is asked, so that none can
+// be deleted in between ([Catalogue.UsersOf]).
 func (c *Catalogue) adopt(ctx context.Context, name, uri string, from slot) (Record, error) {
 	if err := c.settle(name); err != nil {
 		return Record{}, err
@@ -49,52 +52,77 @@ func (c *Catalogue) adopt(ctx context.Context, name, uri string, from slot) (Rec
 	if err := c.unregistered(Record{Name: name, Backend: uri}); err != nil {
 		return Record{}, err
 	}
-	r, err := c.readForeign(ctx, name, uri, from)
+	r, h, err := c.readForeign(name, uri)
 	if err != nil {
 		return Record{}, err
 	}
-	lock, err := c.lockCatalogue(ctx)
+	defer c.withdrawImport(name) //nolint:errcheck // without the lock of the disk it guards nothing
+	if err := c.announceImport(r); err != nil {
+		return Record{}, err
+	}
+	path, err := c.storeFile(r)
 	if err != nil {
 		return Record{}, err
 	}
-	defer lock.Close()
-	c.sweepRecords(name)
-	if err := c.unregistered(r); err != nil {
+	if err := c.proveForeign(ctx, r, path, h, from); err != nil {
 		return Record{}, err
 	}
-	if other, taken := c.byID(r.ID); taken {
-		return Record{}, withHint(fmt.Errorf("disk id %s: %w as disk %s", r.ID, ErrExists, other), "this is a copy of that disk: two disks of one id cannot be in one catalogue")
-	}
-	return r, c.save(r)
+	return r, c.register(ctx, r)
 }
 
-// readForeign reads what a disk says of itself, and proves its key.
-func (c *Catalogue) readForeign(ctx context.Context, name, uri string, from slot) (Record, error) {
+func (c *Catalogue) register(ctx context.Context, r Record) error {
+	lock, err := c.lockCatalogue(ctx)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	c.sweepRecords(r.Name)
+	if err := c.unregistered(r); err != nil {
+		return err
+	}
+	if other, taken := c.byID(r.ID); taken {
+		return withHint(fmt.Errorf("disk id %s: %w as disk %s", r.ID, ErrExists, other), "this is a copy of that disk: two disks of one id cannot be in one catalogue")
+	}
+	return c.save(r)
+}
+
+func (c *Catalogue) announceImport(r Record) error {
+	path := c.aheadPath(r.Name, importSuffix)
+	if err := atomicfile.Write(path, r.encode(), 0o600); err != nil {
+		return err
+	}
+	return c.did("announce", path)
+}
+
+func (c *Catalogue) withdrawImport(name string) error {
+	return atomicfile.Remove(c.aheadPath(name, importSuffix))
+}
+
+// readForeign reads what a disk says of itself.
+func (c *Catalogue) readForeign(name, uri string) (Record, *luks.Header, error) {
 	b, err := parseBackend(uri)
 	if err != nil {
-		return Record{}, err
+		return Record{}, nil, err
 	}
 	if b.kind != "file" {
-		return Record{}, withHint(fmt.Errorf("%w: %s: keeps nothing that could be imported", ErrBackend, b.kind), "give file:PATH")
+		return Record{}, nil, withHint(fmt.Errorf("%w: %s: keeps nothing that could be imported", ErrBackend, b.kind), "give file:PATH")
 	}
 	h, err := openHeader(b.path)
 	if errors.Is(err, os.ErrNotExist) {
-		return Record{}, err
+		return Record{}, nil, err
 	}
 	if errors.Is(err, luks.ErrNoHeader) || errors.Is(err, luks.ErrNoToken) {
-		return Record{}, withHint(ErrNotSelfDescribing, "only encrypted disks of ours describe themselves")
+		return Record{}, nil, withHint(ErrNotSelfDescribing, "only encrypted disks of ours describe themselves")
 	}
 	if err != nil {
-		return Record{}, err
+		return Record{}, nil, err
 	}
 	r, err := recordOf(name, uri, h)
 	if err != nil {
-		return Record{}, err
+		return Record{}, nil, err
 	}
-	if _, err := extent(r, b.path, h); err != nil {
-		return Record{}, err
-	}
-	return r, c.proveForeign(ctx, r, b.path, h, from)
+	_, err = extent(r, b.path, h)
+	return r, h, err
 }
 
 // proveForeign makes sure that the KMS opens the key of a disk that is to be

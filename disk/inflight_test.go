@@ -3,6 +3,8 @@ package disk
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -204,4 +206,73 @@ func TestRewrapWhileDiskGrows(t *testing.T) {
 	wantKey(t, c, "db", dk, mine, "1")
 	wantUsers(t, c, others)
 	wantWhole(t, c, "db")
+}
+
+// TestKeyOfImportIsGuarded: at every moment of an import, either the deletion of the
+// disk's CMK is refused, or the import is.
+func TestKeyOfImportIsGuarded(t *testing.T) {
+	c := newCatalogue(t)
+	operator := guardedBy(t, c)
+	refused := 0
+	for n, more := 1, true; more; n++ {
+		uri := newCMK(t, operator)
+		id := strings.TrimPrefix(uri, "local:")
+		r := mustCreate(t, c, CreateOptions{Name: "db", Encrypted: true, Key: uri, Backend: fmt.Sprintf("file:%s/%d.img", c.dir, n)})
+		forget(t, c, "db")
+		var scheduled, done error
+		more = meddle(c, n,
+			func() { _, scheduled = operator.ScheduleKeyDeletion(t.Context(), id, local.MinDeletionDays, false) },
+			func() { _, done = c.Import(t.Context(), "db", r.Backend) })
+		switch {
+		case !more:
+		case scheduled == nil && done == nil:
+			t.Errorf("moment %d: both succeeded: the key of a disk is to be deleted", n)
+		case scheduled == nil && !errors.Is(done, keymgr.ErrPendingDeletion):
+			t.Errorf("moment %d: import: %v", n, done)
+		case scheduled != nil:
+			refused++
+			if !errors.Is(scheduled, keymgr.ErrState) || done != nil {
+				t.Errorf("moment %d: deletion: %v; import: %v", n, scheduled, done)
+			}
+		}
+		if found, err := filepath.Glob(filepath.Join(c.dir, "disks", "db.*")); err != nil || len(found) > 2 {
+			t.Errorf("moment %d: left %v, %v", n, found, err) // its record and its lock
+		}
+		if done != nil {
+			continue
+		}
+		if err := c.Delete("db"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 {
+		t.Error("no deletion was refused")
+	}
+}
+
+// TestKilledImportUsesNoKey, and its disk is left alone.
+func TestKilledImportUsesNoKey(t *testing.T) {
+	c := newCatalogue(t)
+	r := mustCreate(t, c, CreateOptions{Name: "db", Encrypted: true, Backend: "file:" + c.dir + "/db.img"})
+	forget(t, c, "db")
+	if !killedAt(t, c.dir, 1, "import") || c.registered("db") {
+		t.Fatal("not killed half-way")
+	}
+	wantUsers(t, c, r.KeyURI)
+	mustCreate(t, c, CreateOptions{Name: "other"})
+	if left := c.ahead(importSuffix); len(left) > 0 {
+		t.Errorf("left for %v", left)
+	}
+	if _, err := c.Import(t.Context(), "db", r.Backend); err != nil {
+		t.Error(err)
+	}
+	wantWhole(t, c, "db")
+}
+
+// forget loses the record of a disk.
+func forget(t *testing.T, c *Catalogue, name string) {
+	t.Helper()
+	if err := os.Remove(c.recordPath(name)); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -131,6 +131,9 @@ func (c *Catalogue) sweepRecords(mine string) {
 		if !isRecord {
 			name, isRecord = strings.CutSuffix(file, pendingSuffix)
 		}
+		if !isRecord {
+			name, isRecord = strings.CutSuffix(file, importSuffix)
+		}
 		return isRecord && CheckName(name) == nil && (name == mine || !filelock.Held(c.lockPath(name)))
 	})
 }

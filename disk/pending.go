@@ -24,12 +24,20 @@ import (
 // and then both .new go. A crash before the last step leaves a disk that is not there,
 // a crash after it one that is. Whatever it leaves, the next create or import settles:
 // disks/NAME.new without a lock on NAME is nobody's.
+//
+// Of a disk that is imported there is disks/NAME.import instead, which names the CMKs and
+// nothing else that matters: the backing file was there before, and is never taken back.
 
-func (c *Catalogue) pendingPath(name string) string {
-	return filepath.Join(c.dir, "disks", name+pendingSuffix)
+func (c *Catalogue) pendingPath(name string) string { return c.aheadPath(name, pendingSuffix) }
+
+func (c *Catalogue) aheadPath(name, suffix string) string {
+	return filepath.Join(c.dir, "disks", name+suffix)
 }
 
-const pendingSuffix = ".new"
+const (
+	pendingSuffix = ".new"
+	importSuffix  = ".import"
+)
 
 // claim writes a record ahead, if its name and its backend are free.
 func (c *Catalogue) claim(ctx context.Context, r Record) error {
@@ -106,19 +114,29 @@ func (c *Catalogue) holder(r Record) (string, bool) {
 }
 
 // pending names the disks that are being made, or that a crash left unmade.
-func (c *Catalogue) pending() []string {
-	found, _ := names(filepath.Join(c.dir, "disks"), pendingSuffix)
+func (c *Catalogue) pending() []string { return c.ahead(pendingSuffix) }
+
+func (c *Catalogue) ahead(suffix string) []string {
+	found, _ := names(filepath.Join(c.dir, "disks"), suffix)
 	return found
 }
 
-// making reads the records of the disks that are being made. What a crash left unmade,
-// whose lock nobody has, becomes no disk any more.
+// making reads the records of the disks that are being made or imported. What a crash
+// left unmade, whose lock nobody has, becomes no disk any more.
 func (c *Catalogue) making() (records []Record, damaged []error) {
-	for _, name := range c.pending() {
+	for _, suffix := range []string{pendingSuffix, importSuffix} {
+		r, d := c.coming(suffix)
+		records, damaged = append(records, r...), append(damaged, d...)
+	}
+	return records, damaged
+}
+
+func (c *Catalogue) coming(suffix string) (records []Record, damaged []error) {
+	for _, name := range c.ahead(suffix) {
 		if !filelock.Held(c.lockPath(name)) {
 			continue
 		}
-		r, err := c.readPending(name)
+		r, err := c.readAhead(name, suffix)
 		switch {
 		case errors.Is(err, fs.ErrNotExist): // made, or taken back, meanwhile
 		case err != nil:
@@ -131,7 +149,16 @@ func (c *Catalogue) making() (records []Record, damaged []error) {
 }
 
 func (c *Catalogue) readPending(name string) (Record, error) {
-	data, err := os.ReadFile(c.pendingPath(name))
+	r, err := c.readAhead(name, pendingSuffix)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err = withHint(err, "remove that file, and the backing file that it names if that is not needed")
+	}
+	return r, err
+}
+
+func (c *Catalogue) readAhead(name, suffix string) (Record, error) {
+	path := c.aheadPath(name, suffix)
+	data, err := os.ReadFile(path)
 	if err != nil {
 		return Record{}, err
 	}
@@ -140,7 +167,7 @@ func (c *Catalogue) readPending(name string) (Record, error) {
 		err = fmt.Errorf("%w: it names disk %s", ErrRecord, r.Name)
 	}
 	if err != nil {
-		return Record{}, withHint(fmt.Errorf("%s: %w", c.pendingPath(name), err), "remove that file, and the backing file that it names if that is not needed")
+		return Record{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return r, nil
 }
@@ -172,9 +199,10 @@ func (c *Catalogue) takeBack(r Record) error {
 	return c.unlink(c.pendingPath(r.Name))
 }
 
-// settle takes back what interrupted creates left: of the disk mine, whose lock the
-// caller has, and of all whose lock nobody has.
+// settle takes back what interrupted creates and imports left: of the disk mine, whose
+// lock the caller has, and of all whose lock nobody has.
 func (c *Catalogue) settle(mine string) error {
+	c.settleImports(mine)
 	for _, name := range c.pending() {
 		if name == mine {
 			continue
@@ -185,6 +213,18 @@ func (c *Catalogue) settle(mine string) error {
 		}
 	}
 	return c.settleOne(mine)
+}
+
+// settleImports removes what guards nothing. If it stays, it is in nobody's way.
+func (c *Catalogue) settleImports(mine string) {
+	for _, name := range c.ahead(importSuffix) {
+		if name == mine {
+			_ = c.withdrawImport(name)
+		} else if l, err := c.acquire(name); err == nil { // or it is another's who is at work
+			_ = c.withdrawImport(name)
+			l.release()
+		}
+	}
 }
 
 func (c *Catalogue) settleOne(name string) error {
