@@ -63,10 +63,10 @@ func rootSources(c config) map[string]local.RootSource {
 		name = usualCredential
 	}
 	return map[string]local.RootSource{
-		local.RootCredential: local.CredentialSource{Name: name},
+		local.RootCredential: patient{local.CredentialSource{Name: name}},
 		local.RootPassphrase: local.PassphraseSource{Ask: rootPassphrase.asker(r)},
 		rootTPM:              tpm.Source{Device: r.TPMDevice, PCRs: r.TPMPCRs},
-		rootPKCS11:           pkcs11.Root{Config: c.KMS.PKCS11, Key: r.PKCS11Key},
+		rootPKCS11:           patient{pkcs11.Root{Config: c.KMS.PKCS11, Key: r.PKCS11Key}},
 	}
 }
 

@@ -295,7 +295,13 @@ func TestGivesUpAPipe(t *testing.T) {
 	if err := os.WriteFile(config, []byte("[kms.local.root]\nsource = \"passphrase\"\npassphrase_file = \""+fifo+"\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	credential := filepath.Join(state, "credential.toml")
+	if err := os.WriteFile(credential, []byte("[kms.local.root]\nsource = \"credential\"\ncredential = \""+fifo+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{
+		{"--config", credential, "kms", "root", "set"},
+		{"--config", credential, "--state-dir", credentialState(t), "key", "list"},
 		{"key", "import", "alias/own", "--material", fifo},
 		{"--state-dir", t.TempDir(), "kms", "restore", fifo},
 		{"kms", "backup", "--out", filepath.Join(state, "backup"), "--passphrase-file", fifo},
@@ -303,19 +309,45 @@ func TestGivesUpAPipe(t *testing.T) {
 		{"kms", "root", "set", "--source", "passphrase", "--new-passphrase-file", fifo},
 		{"disk", "export-key", "db", "--out", fifo, "--yes-i-know"},
 	} {
-		var said bytes.Buffer
-		cmd := program(t, state, args...)
-		cmd.Stderr = &said
-		if err := cmd.Start(); err != nil {
+		wantGivenUp(t, state, args...)
+	}
+}
+
+func wantGivenUp(t *testing.T, state string, args ...string) {
+	t.Helper()
+	var said bytes.Buffer
+	cmd := program(t, state, args...)
+	cmd.Stderr = &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	awaitBlocked(t, cmd.Process.Pid, unix.SYS_OPENAT)
+	cmd.Process.Signal(syscall.SIGINT)
+	kill := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	defer kill.Stop()
+	cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(said.String(), "interrupted") {
+		t.Errorf("%q ended with %v, %d: %s", args, cmd.ProcessState, code, said.String())
+	}
+}
+
+// credentialState has a root key under a credential that has become a pipe.
+func credentialState(t *testing.T) string {
+	t.Helper()
+	state := newState(t)
+	file, config := filepath.Join(state, "credential"), filepath.Join(state, "root.toml")
+	for path, text := range map[string]string{
+		file: strings.Repeat("k", 64), config: "[kms.local.root]\nsource = \"credential\"\ncredential = \"" + file + "\"\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		awaitBlocked(t, cmd.Process.Pid, unix.SYS_OPENAT)
-		cmd.Process.Signal(syscall.SIGINT)
-		cmd.Wait()
-		if code := cmd.ProcessState.ExitCode(); code != exitFailed || !strings.Contains(said.String(), "interrupted") {
-			t.Errorf("%q ended with %v, %d: %s", args, cmd.ProcessState, code, said.String())
-		}
 	}
+	mustRun(t, state, "--config", config, "kms", "root", "set")
+	if err := errors.Join(os.Remove(file), unix.Mkfifo(file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return state
 }
 
 // TestGivesUpARestore: one that waits for the rest of a backup leaves nothing behind.

@@ -22,11 +22,16 @@ type token struct {
 	places chan struct{}
 	calls  sync.WaitGroup
 
+	// opening is held while a session is opened, which may wait for the PIN. It comes
+	// before mu.
+	opening sync.Mutex
+	// refused is the answer to a PIN, which is not tried again.
+	refused error
+
 	mu     sync.Mutex
 	idle   []session
 	closed bool
-	// refused is the answer to a PIN, which is not tried again.
-	refused error
+	over   chan struct{} // closed with the token
 }
 
 // session is one session with the token, used by one call at a time.
@@ -47,7 +52,7 @@ func newToken(c Config) (*token, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &token{config: c, module: m, places: make(chan struct{}, c.Sessions)}, nil
+	return &token{config: c, module: m, places: make(chan struct{}, c.Sessions), over: make(chan struct{})}, nil
 }
 
 // close ends the sessions. Calls that the module has not answered in time keep it.
@@ -58,6 +63,7 @@ func (t *token) close() {
 		return
 	}
 	t.closed = true
+	close(t.over)
 	idle := t.idle
 	t.idle = nil
 	t.mu.Unlock()
@@ -217,16 +223,25 @@ func keepsSession(err error) bool {
 
 // take returns an idle session or opens one. The caller holds the module's lock.
 func (t *token) take() (session, error) {
+	if s, ok := t.takeIdle(); ok {
+		return s, nil
+	}
+	t.opening.Lock()
+	defer t.opening.Unlock()
+	return t.open()
+}
+
+func (t *token) takeIdle() (session, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for n := len(t.idle); n > 0; n = len(t.idle) {
 		s := t.idle[n-1]
 		t.idle = t.idle[:n-1]
 		if s.started == t.module.started {
-			return s, nil
+			return s, true
 		}
 	}
-	return t.open()
+	return session{}, false
 }
 
 func (t *token) put(s session) {
@@ -239,7 +254,7 @@ func (t *token) put(s session) {
 	t.idle = append(t.idle, s)
 }
 
-// open opens a session and logs in. mu keeps two from doing so at once: a wrong PIN
+// open opens a session and logs in. opening keeps two from doing so at once: a wrong PIN
 // must be tried once only.
 func (t *token) open() (session, error) {
 	if t.refused != nil {
@@ -266,7 +281,7 @@ func (t *token) login(s session) error {
 	if t.config.PINFile == "" || s.loggedIn() {
 		return nil
 	}
-	pin, err := secret.ReadTextFile(t.config.PINFile, maxPIN)
+	pin, err := t.readPIN()
 	if err != nil {
 		return fmt.Errorf("read PIN: %w", err)
 	}
@@ -280,6 +295,30 @@ func (t *token) login(s session) error {
 		return denied
 	}
 	return err
+}
+
+// readPIN reads the PIN while the token is not closed: a pipe that nobody writes to keeps
+// who opens it.
+func (t *token) readPIN() (*secret.Buffer, error) {
+	type result struct {
+		pin *secret.Buffer
+		err error
+	}
+	results := make(chan result)
+	go func() {
+		pin, err := secret.ReadTextFile(t.config.PINFile, maxPIN)
+		select {
+		case results <- result{pin, err}:
+		case <-t.over:
+			pin.Destroy()
+		}
+	}()
+	select {
+	case r := <-results:
+		return r.pin, r.err
+	case <-t.over:
+		return nil, errClosed
+	}
 }
 
 // loggedIn: the token shows its private objects.
