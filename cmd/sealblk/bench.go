@@ -115,7 +115,7 @@ func (a *app) benchCompareCommand() *cli.Command {
 			"target's, with the least and the largest ratio within a round.",
 		Flags: slices.Concat([]cli.Flag{
 			&cli.IntFlag{Name: "rounds", Usage: "`N` rounds", Value: 5},
-			&cli.BoolFlag{Name: "fresh", Usage: "start servers anew for each round"},
+			&cli.BoolFlag{Name: "fresh", Usage: "start servers anew for each round: else each keeps the memory it got at its start, and on tmpfs the first fares worse"},
 		}, formatFlags(), workloadFlags(), serverFlags()),
 		Action: a.benchCompare,
 	}
