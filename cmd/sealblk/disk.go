@@ -95,9 +95,10 @@ func (a *app) diskCreate(c *cli.Context, disks *disk.Catalogue, args []string) e
 	if err != nil {
 		return err
 	}
-	for flag, what := range map[string]string{"key": "a key's URI, id or alias", "escrow-key": "a key's URI, id or alias", "backend": "a URI, file:PATH"} {
-		if c.IsSet(flag) && c.String(flag) == "" {
-			return usagef("--%s: give %s", flag, what)
+	const aKey = "a key's URI, id or alias"
+	for _, f := range []struct{ name, wants string }{{"key", aKey}, {"escrow-key", aKey}, {"backend", "a URI, file:PATH"}} {
+		if c.IsSet(f.name) && c.String(f.name) == "" {
+			return usagef("--%s: give %s", f.name, f.wants)
 		}
 	}
 	r, err := disks.Create(c.Context, disk.CreateOptions{
