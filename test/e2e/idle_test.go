@@ -55,6 +55,10 @@ func idle(t *testing.T, n int) {
 	t.Logf("%d exports: %.4f of a processor and %.1f MiB each, the largest %.1f MiB", n, share, float64(sum)/float64(n)/(1<<20), float64(largest)/(1<<20))
 	if share > idleShare {
 		t.Errorf("an idle export takes %.4f of a processor, threads that took most:\n%s", share, strings.Join(each, "\n"))
+		before = processorTime(t, pids)
+		time.Sleep(idleWatched) // whether it goes on
+		used, each = processorTime(t, pids).since(before)
+		t.Logf("in the next %v: %v\n%s", idleWatched, used, strings.Join(each, "\n"))
 	}
 	if largest > idleMemory {
 		t.Errorf("an idle export takes %d bytes", largest)
@@ -82,9 +86,14 @@ func exercise(t *testing.T, socket string) {
 	}
 }
 
-// threadTimes is what threads have used of the processors, in user and kernel, and how
-// often they were put on one.
-type threadTimes map[string]struct{ ns, slices int64 }
+// threadTimes is what threads have used of the processors, in user and kernel, how
+// often they were put on one, and how often they touched a page that was not there.
+type threadTimes map[string]threadTime
+
+type threadTime struct {
+	name               string
+	ns, slices, faults int64
+}
 
 func processorTime(t *testing.T, pids []int) threadTimes {
 	t.Helper()
@@ -102,14 +111,29 @@ func processorTime(t *testing.T, pids []int) threadTimes {
 			if err != nil {
 				t.Fatal(err)
 			}
-			thread := times[task]
+			var thread threadTime
 			if _, err := fmt.Sscan(string(text), &thread.ns, new(int64), &thread.slices); err != nil {
 				t.Fatal(err)
 			}
+			thread.name, thread.faults = nameAndFaults(task)
 			times[task] = thread
 		}
 	}
 	return times
+}
+
+// nameAndFaults reads a thread's name and its minor page faults, nothing if it has ended.
+func nameAndFaults(task string) (name string, faults int64) {
+	text, _ := os.ReadFile(task + "/stat") // "ID (NAME) STATE", six numbers, minor faults: proc_pid_stat(5)
+	_, rest, _ := strings.Cut(string(text), "(")
+	end := strings.LastIndex(rest, ")")
+	if end < 0 {
+		return "", 0
+	}
+	if fields := strings.Fields(rest[end+1:]); len(fields) > 7 {
+		faults, _ = strconv.ParseInt(fields[7], 10, 64)
+	}
+	return rest[:end], faults
 }
 
 // since tells what was used since an earlier look, all in all and by thread.
@@ -119,7 +143,7 @@ func (times threadTimes) since(before threadTimes) (sum time.Duration, each []st
 		used := time.Duration(now.ns - then.ns)
 		sum += used
 		if used > time.Millisecond {
-			each = append(each, fmt.Sprintf("%s: %v in %d slices", task, used, now.slices-then.slices))
+			each = append(each, fmt.Sprintf("%s (%s): %v in %d slices, %d page faults", task, now.name, used, now.slices-then.slices, now.faults-then.faults))
 		}
 	}
 	return sum, each
