@@ -15,7 +15,8 @@ type Device interface {
 	// ReadConfig copies the configuration space from offset on to p. What lies
 	// beyond its end is zero.
 	ReadConfig(p []byte, offset int)
-	// WriteConfig stores p in the configuration space, or refuses it as a whole.
+	// WriteConfig stores p in the configuration space, or refuses it as a whole. No queue
+	// is open.
 	WriteConfig(p []byte, offset int) error
 	// OpenQueue makes the device's side of a virtqueue that starts.
 	OpenQueue(QueueConfig) (Queue, error)

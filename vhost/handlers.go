@@ -103,17 +103,21 @@ func (s *session) getConfig(m *protocol.Message) error {
 	return nil
 }
 
+// setConfig takes effect on the rings that run: they are drained and go on.
 func (s *session) setConfig(m *protocol.Message) error {
 	var c protocol.Config
 	if err := c.Decode(m.Payload); err != nil {
 		return err
 	}
-	if err := s.dev.WriteConfig(c.Data, int(c.Offset)); err != nil {
+	if err := s.haltAll(); err != nil {
 		return err
 	}
-	s.configured = true
-	s.region.SetMemo(s.memo())
-	return nil
+	err := s.dev.WriteConfig(c.Data, int(c.Offset))
+	if err == nil {
+		s.configured = true
+		s.region.SetMemo(s.memo())
+	}
+	return errors.Join(err, s.resume())
 }
 
 // setBackendReqFD keeps the back-end channel until another one comes or the

@@ -160,12 +160,21 @@ func (d *Device) eraseLimits(c []byte, info *blockdev.Info) {
 	}
 }
 
-// WriteConfig changes the write cache field; no other is writable.
+// WriteConfig changes the write cache field; no other is writable. The cache is off once it
+// is empty: a driver that turned it off sends no flush for what it wrote before. (Clause
+// 5.2.6.2 would have such writes stay volatile. But Linux counts them as durable from then
+// on.) If it cannot be emptied it stays on, and the driver goes on to flush.
 func (d *Device) WriteConfig(p []byte, offset int) error {
 	if offset != configWriteback || len(p) != 1 || p[0] > 1 {
 		return fmt.Errorf("write %d bytes at %d: %w", len(p), offset, ErrConfig)
 	}
-	d.writeback.Store(p[0] == 1)
+	on := p[0] == 1
+	if !on {
+		if err := d.flush(); err != nil {
+			return fmt.Errorf("turn the write cache off: %w", err)
+		}
+	}
+	d.writeback.Store(on)
 	return nil
 }
 

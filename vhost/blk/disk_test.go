@@ -19,6 +19,7 @@ import (
 
 	"sealblk/blockdev"
 	"sealblk/blockdev/blockdevtest"
+	"sealblk/blockdev/fault"
 	"sealblk/blockdev/memory"
 	"sealblk/vhost"
 	"sealblk/vhost/blk"
@@ -443,6 +444,78 @@ func TestWriteThrough(t *testing.T) {
 	}
 	check(disk, true) // it still cannot flush
 	closeDisk(t, disk)
+}
+
+// TestCacheIsEmptyWhenOff: a driver that turns the write cache off sends no flush for what
+// it wrote before, be that complete or in flight.
+func TestCacheIsEmptyWhenOff(t *testing.T) {
+	dev := newFault(t, memory.Options{}, blockdevtest.FaultOptions{Async: true})
+	var clock fault.Clock
+	log := fault.NewLog(&clock, 512)
+	_, socket := export(t, fault.Record(dev, log, 0), blk.Options{})
+	disk := open(t, socket, frontend.Options{})
+	q := disk.Queue(0)
+	if err := q.Do(request(t, q, frontend.TypeOut, 0, 512)); err != nil {
+		t.Fatal(err)
+	}
+	if may := log.Versions(clock.Now())[0]; len(may) != 2 {
+		t.Fatalf("with the cache on a sector holds one of %d", len(may))
+	}
+	taken := make(chan bool, 1)
+	dev.OnSubmit(func(r *blockdev.Request) error {
+		if r.Op == blockdev.Write {
+			taken <- true
+		}
+		return nil
+	})
+	dev.Add(fault.Rule{Ops: []blockdev.Op{blockdev.Write}, Delay: 50 * time.Millisecond})
+	late := request(t, q, frontend.TypeOut, 1, 512)
+	if err := errors.Join(q.Submit(late), q.Notify()); err != nil {
+		t.Fatal(err)
+	}
+	<-taken
+	if err := disk.SetWriteCache(false); err != nil {
+		t.Fatal(err)
+	}
+	for offset, may := range log.Versions(clock.Now()) {
+		if len(may) != 1 {
+			t.Errorf("the sector at %d holds one of %d when the power fails", offset, len(may))
+		}
+	}
+	if n, err := q.Wait(make([]*frontend.Request, 1)); n != 1 || err != nil || late.Err() != nil {
+		t.Errorf("the write in flight: %d, %v, %v", n, err, late.Err())
+	}
+}
+
+// TestCacheStaysOnUnlessEmpty: a driver that knows that the cache is on goes on to flush.
+func TestCacheStaysOnUnlessEmpty(t *testing.T) {
+	dev := newFault(t, memory.Options{}, blockdevtest.FaultOptions{})
+	d, socket := export(t, dev, blk.Options{})
+	disk := open(t, socket, frontend.Options{})
+	wantOn := func(want uint8) {
+		t.Helper()
+		if c, err := disk.ReadConfig(); err != nil || c.Writeback != want {
+			t.Errorf("write cache %d, %v, want %d", c.Writeback, err, want)
+		}
+		if err := disk.Queue(0).Do(request(t, disk.Queue(0), frontend.TypeIn, 0, 512)); err != nil {
+			t.Error(err)
+		}
+	}
+	dev.Add(fault.Rule{Ops: []blockdev.Op{blockdev.Flush}, Count: 1, Err: unix.EIO})
+	if err := disk.SetWriteCache(false); !errors.Is(err, frontend.ErrRefused) {
+		t.Errorf("turned off, and the flush failed: %v", err)
+	}
+	wantOn(1)
+	d.Pause()
+	if err := disk.SetWriteCache(false); !errors.Is(err, frontend.ErrRefused) {
+		t.Errorf("turned off while paused: %v", err)
+	}
+	d.Resume()
+	wantOn(1)
+	if err := disk.SetWriteCache(false); err != nil {
+		t.Error(err)
+	}
+	wantOn(0)
 }
 
 // TestCacheModeOutlivesTheDriver: QEMU may have read the field while a driver without

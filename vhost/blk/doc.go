@@ -28,7 +28,8 @@
 //
 // A write, DISCARD or WRITE_ZEROES is durable when it completes (FUA) if the driver
 // did not negotiate FLUSH, or has turned the write cache off by CONFIG_WCE. That
-// setting outlives a session: a front-end that reconnects does not tell it again. A
+// setting outlives a session: a front-end that reconnects does not tell it again. What
+// was written before the cache was turned off is durable when that succeeds. A
 // driver with CONFIG_WCE and without FLUSH finds the write cache off.
 //
 // # Pause
