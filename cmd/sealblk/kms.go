@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"sealblk/keymgr/local"
 )
@@ -53,11 +54,13 @@ func (a *app) kmsBackup(c *cli.Context, kms *local.KMS, _ []string) error {
 	return a.printer(c).done(map[string]string{"out": out}, "saved all keys in %s: keep it on another host, and its passphrase apart from it", out)
 }
 
-// saveNew makes a file that is whole and durable, or none.
+// saveNew makes a file that is whole and durable, or none: it has its name once it is. Who
+// is killed before leaves a part under a name that nobody takes for the file.
 func saveNew(path string, fill func(io.Writer) error) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, ".sealblk.*.part")
 	if err != nil {
-		return err
+		return fmt.Errorf("make %s: %w", path, reason(err))
 	}
 	defer f.Close()
 	err = fill(f)
@@ -65,12 +68,42 @@ func saveNew(path string, fill func(io.Writer) error) error {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = syncDirectory(filepath.Dir(path))
+		err = nameNew(f.Name(), path)
 	}
 	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if err := syncDirectory(dir); err != nil {
 		return errors.Join(err, os.Remove(path))
 	}
 	return nil
+}
+
+// nameNew renames a file, to a name that is free. NFS has no such call, and FAT no links.
+func nameNew(from, to string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		if err = reason(os.Link(from, to)); err == nil {
+			return os.Remove(from)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make %s: %w", to, err)
+	}
+	return nil
+}
+
+// reason is an error without the names of files that the user does not know.
+func reason(err error) error {
+	var p *fs.PathError
+	var l *os.LinkError
+	switch {
+	case errors.As(err, &p):
+		return p.Err
+	case errors.As(err, &l):
+		return l.Err
+	}
+	return err
 }
 
 func syncDirectory(path string) error {
