@@ -208,6 +208,45 @@ func TestRewrapWhileDiskGrows(t *testing.T) {
 	wantWhole(t, c, "db")
 }
 
+// TestRewrapWhileEscrowEnds: a key that is taken out of escrow needs no wrapping any more,
+// and the rest is done all the same.
+func TestRewrapWhileEscrowEnds(t *testing.T) {
+	for what, run := range map[string]func(c *Catalogue, escrow string) error{
+		"one": func(c *Catalogue, _ string) error {
+			_, err := c.Rewrap(t.Context(), "db", RewrapOptions{})
+			return err
+		},
+		"all under the key in escrow": func(c *Catalogue, escrow string) (err error) {
+			all := c.RewrapAll(t.Context(), RewrapAllOptions{From: escrow, Done: func(o Outcome) { err = o.Err }})
+			return errors.Join(all, err)
+		},
+	} {
+		for n, more := 1, true; more; n++ {
+			c := newCatalogue(t)
+			operator, set := c.operator(t, ""), c.keys
+			escrow := newCMK(t, operator)
+			r := mustCreate(t, c, CreateOptions{Name: "db", Encrypted: true, EscrowKey: escrow})
+			rotate(t, operator, r.KeyURI)
+			rotate(t, operator, escrow)
+			var taken error
+			at := n
+			c.keys = meddled{set.(*keymgr.Set), func() {
+				if at--; at == 0 {
+					_, taken = c.SetEscrow(t.Context(), "db", "")
+				}
+			}}
+			err := run(c, escrow)
+			c.keys, more = set, at <= 0
+			if err != nil || taken != nil {
+				t.Errorf("%s, moment %d: %v; taken out: %v", what, n, err, taken)
+			}
+			if r := must(c.Get("db")); more && r.EscrowKeyURI != "" || what == "one" && r.KeyVersion != "2" {
+				t.Errorf("%s, moment %d: %+v", what, n, r)
+			}
+		}
+	}
+}
+
 // TestKeyOfImportIsGuarded: at every moment of an import, either the deletion of the
 // disk's CMK is refused, or the import is.
 func TestKeyOfImportIsGuarded(t *testing.T) {
