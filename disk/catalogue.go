@@ -213,6 +213,19 @@ func (c *Catalogue) UsersOf(keyURI string) ([]string, error) {
 	return slices.Compact(names), errors.Join(append(unreadable, damaged...)...)
 }
 
+// WrappedBy names the disks that need any CMK of a KMS, by the scheme of its URIs, as
+// UsersOf does. A disk that is being made needs none yet.
+func (c *Catalogue) WrappedBy(scheme string) ([]string, error) {
+	records, damaged := c.List()
+	var names []string
+	for _, r := range records {
+		if slices.ContainsFunc(c.keysOf(r), func(uri string) bool { return schemeOf(uri) == scheme }) {
+			names = append(names, r.Name)
+		}
+	}
+	return names, errors.Join(damaged...)
+}
+
 // keysOf are the CMKs that a disk needs: what its record says, and its header, which
 // may have been changed through another state directory.
 func (c *Catalogue) keysOf(r Record) []string {

@@ -335,3 +335,24 @@ func blockEvents(t *testing.T, c *Catalogue) {
 		t.Fatal(err)
 	}
 }
+
+// TestWrappedBy: a disk needs a KMS for its own key, or for that in escrow.
+func TestWrappedBy(t *testing.T) {
+	s := newSite(t)
+	other := strings.Replace(newCMK(t, s.operator(t, "other")), "local:", "other:", 1)
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "plain"})
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "home", Encrypted: true})
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "away", Key: other})
+	mustCreate(t, s.Catalogue, CreateOptions{Name: "both", Encrypted: true, EscrowKey: other})
+	for scheme, want := range map[string]string{"local": "both home", "other": "away both", "shut": ""} {
+		if names, err := s.WrappedBy(scheme); strings.Join(names, " ") != want || err != nil {
+			t.Errorf("%s: %v, %v, want %s", scheme, names, err, want)
+		}
+	}
+	if err := os.WriteFile(s.recordPath("home"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.WrappedBy("local"); !errors.Is(err, ErrRecord) {
+		t.Errorf("with a damaged record: %v", err)
+	}
+}

@@ -200,6 +200,7 @@ func (a *app) checkKMS(c *cli.Context) diagnosis {
 	if err == nil {
 		defer kms.Close()
 		status, err = kms.BackupStatus(c.Context)
+		err = errors.Join(err, kms.Lost(c.Context))
 	}
 	switch {
 	case err != nil:

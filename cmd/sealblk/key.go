@@ -126,9 +126,13 @@ func (a *app) keyCreate(c *cli.Context, kms *local.KMS, _ []string) error {
 			return err
 		}
 	}
+	lost := kms.Lost(c.Context)
 	k, err := kms.CreateKey(c.Context, options)
 	if err != nil {
 		return err
+	}
+	if lost != nil {
+		a.warn("this key is in a new KMS, for there was none; if a backup turns up, move " + kmsDir(stateDir(c)) + " away before sealblk kms restore FILE")
 	}
 	if options.External {
 		return a.printer(c).done(k, "created key %s, which waits for its material: sealblk key import %s --material FILE", k.KeyID, k.KeyID)
@@ -146,6 +150,9 @@ func (a *app) keyList(c *cli.Context, kms *local.KMS, _ []string) error {
 	head := []string{"KEY", "ALIASES", "STATE", "ORIGIN", "PRIMARY VERSION", "CREATED"}
 	if printed := a.printer(c).list(keys, head, rows); printed != nil {
 		return printed
+	}
+	if lost := kms.Lost(c.Context); lost != nil {
+		a.warn(lost.Error() + "; " + hintOf(lost))
 	}
 	if status, err := kms.BackupStatus(c.Context); err == nil {
 		if w := backupWarning(status); w != "" {

@@ -50,7 +50,15 @@ func localOptions(stateDir string, config config, principal string) local.Option
 	return local.Options{
 		Region: config.KMS.Local.Region, Principal: principal,
 		Root: config.KMS.Local.Root.Source, Sources: rootSources(config),
-		Users: func(_ context.Context, uri string) ([]string, error) { return usersOf(stateDir, uri) },
+		Users: func(_ context.Context, uri string) ([]string, error) {
+			return disksIn(stateDir, func(c *disk.Catalogue) ([]string, error) { return c.UsersOf(uri) })
+		},
+		Wrapped: func(context.Context) ([]string, error) {
+			if len(disk.Names(stateDir)) == 0 { // nor is there a catalogue, perhaps
+				return nil, nil
+			}
+			return disksIn(stateDir, func(c *disk.Catalogue) ([]string, error) { return c.WrappedBy(keymgr.SchemeLocal) })
+		},
 	}
 }
 
@@ -63,15 +71,15 @@ func (a *app) operatorOptions(c *cli.Context, config config) local.Options {
 	return o
 }
 
-// usersOf names the disks that are wrapped under a key.
-func usersOf(stateDir, uri string) ([]string, error) {
+// disksIn has a catalogue name disks, for a KMS that does not know what they are.
+func disksIn(stateDir string, names func(*disk.Catalogue) ([]string, error)) ([]string, error) {
 	catalogue, err := disk.OpenCatalogue(stateDir, nil)
 	if err != nil {
 		return nil, err
 	}
-	names, err := catalogue.UsersOf(uri)
-	for i, name := range names {
-		names[i] = "disk " + name
+	found, err := names(catalogue)
+	for i, name := range found {
+		found[i] = "disk " + name
 	}
-	return names, err
+	return found, err
 }

@@ -48,7 +48,8 @@
 // effect.
 //
 // Losing the root key loses every disk. When it is missing and anything is stored under
-// it, Open fails and never makes another one.
+// it, Open fails and never makes another one. Where the whole folder is missing, whoever uses
+// its keys has to tell ([Options].Wrapped).
 //
 // # Root key
 //

@@ -38,6 +38,7 @@ const (
 	CodeBlob            = "InvalidCiphertext"
 	CodeContext         = "InvalidEncryptionContext"
 	CodeDamaged         = "DamagedKeyStore"
+	CodeLost            = "MissingKeyStore"
 	CodeAudit           = "DamagedAuditLog"
 	CodeBackup          = "DamagedBackup"
 	CodeNotEmpty        = "Rejected.NotEmpty"

@@ -19,6 +19,9 @@ type Options struct {
 	// Users names what is wrapped under a key, by its URI: disks, snapshots. A key with
 	// users is deleted by force only. Nil: nobody is asked. It must not call the KMS.
 	Users func(ctx context.Context, uri string) ([]string, error)
+	// Wrapped names what is wrapped under any key of this folder; see [KMS.Lost]. Nil: nobody
+	// is asked. It must not call the KMS.
+	Wrapped func(ctx context.Context) ([]string, error)
 	// Root is the source that keeps the root key of a KMS that is made or restored, ""
 	// for RootFile. An existing one opens by the source that has it.
 	Root string
@@ -37,6 +40,7 @@ type KMS struct {
 	region    string
 	principal string
 	users     func(ctx context.Context, uri string) ([]string, error)
+	wrapped   func(ctx context.Context) ([]string, error)
 	warn      func(error)
 	now       func() time.Time
 }
@@ -44,7 +48,8 @@ type KMS struct {
 var _ keymgr.KMS = (*KMS)(nil)
 
 // Open opens the KMS in a folder. One that is not there is made, with a root key, by the
-// first call that makes a key; until then other calls fail with keymgr.ErrNotFound.
+// first call that makes a key; until then other calls fail with keymgr.ErrNotFound. Where
+// one was lost ([KMS.Lost]) only CreateKey makes another.
 func Open(dir string, opts Options) (*KMS, error) {
 	return open(files{dir: dir}, opts)
 }
@@ -55,6 +60,7 @@ func open(f files, opts Options) (*KMS, error) {
 		region:    orDefault(opts.Region, DefaultRegion),
 		principal: orDefault(opts.Principal, Operator),
 		users:     opts.Users,
+		wrapped:   opts.Wrapped,
 		warn:      opts.Warn,
 		now:       opts.Now,
 	}
@@ -210,6 +216,9 @@ func (k *KMS) callNew(ctx context.Context, e Entry, f func(*session) error) erro
 // is recorded where there is a KMS, but makes none.
 func (k *KMS) callChecked(ctx context.Context, e Entry, wrong error, f func(*session) error) error {
 	if wrong == nil {
+		if err := k.Lost(ctx); err != nil {
+			return err
+		}
 		return k.callNew(ctx, e, f)
 	}
 	if err := k.call(ctx, e, func(*session) error { return wrong }); err != nil && !errors.Is(err, errNoKMS) {
