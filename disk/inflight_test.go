@@ -308,6 +308,30 @@ func TestKilledImportUsesNoKey(t *testing.T) {
 	wantWhole(t, c, "db")
 }
 
+// TestKilledAtTheLastMoment: what was written ahead of a disk that is there guards none of
+// the CMKs that the disk has had, also while it is in use.
+func TestKilledAtTheLastMoment(t *testing.T) {
+	for _, suffix := range []string{pendingSuffix, importSuffix} {
+		c := newCatalogue(t)
+		r := mustCreate(t, c, CreateOptions{Name: "db", Encrypted: true})
+		if err := os.WriteFile(c.aheadPath("db", suffix), r.encode(), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := c.Open(t.Context(), "db", OpenOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		publish(t, d, os.Getpid())
+		to := newCMK(t, c.operator(t, ""))
+		mustRewrap(t, c, "db", to)
+		wantUsers(t, c, r.KeyURI)
+		wantUsers(t, c, to, "db")
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // forget loses the record of a disk.
 func forget(t *testing.T, c *Catalogue, name string) {
 	t.Helper()

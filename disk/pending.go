@@ -133,7 +133,7 @@ func (c *Catalogue) making() (records []Record, damaged []error) {
 
 func (c *Catalogue) coming(suffix string) (records []Record, damaged []error) {
 	for _, name := range c.ahead(suffix) {
-		if !filelock.Held(c.lockPath(name)) {
+		if !filelock.Held(c.lockPath(name)) || c.registered(name) { // what is there is in the list
 			continue
 		}
 		r, err := c.readAhead(name, suffix)
