@@ -30,9 +30,9 @@ func (a *app) keysWith(c *cli.Context, principal string, retry keymgr.Retry) (*k
 	dir := stateDir(c)
 	set := keymgr.NewSet(retry, map[string]keymgr.Opener{
 		keymgr.SchemeLocal: func(context.Context) (keymgr.KMS, error) { return openLocal(dir, config, principal) },
-		aliyun.Scheme:      func(context.Context) (keymgr.KMS, error) { return aliyun.Open(config.KMS.Aliyun) },
+		aliyun.Scheme:      func(ctx context.Context) (keymgr.KMS, error) { return aliyun.Open(ctx, config.KMS.Aliyun) },
 		pkcs11.Scheme:      func(context.Context) (keymgr.KMS, error) { return pkcs11.Open(config.KMS.PKCS11) },
-		vault.Scheme:       func(context.Context) (keymgr.KMS, error) { return vault.Open(config.KMS.Vault) },
+		vault.Scheme:       func(ctx context.Context) (keymgr.KMS, error) { return vault.Open(ctx, config.KMS.Vault) },
 		aws.Scheme:         func(ctx context.Context) (keymgr.KMS, error) { return aws.Open(ctx, config.KMS.AWS) },
 		kmip.Scheme:        func(ctx context.Context) (keymgr.KMS, error) { return kmip.Open(ctx, config.KMS.KMIP) },
 	})

@@ -213,7 +213,7 @@ func TestConformanceOfKMSServe(t *testing.T) {
 		proxy := kmstest.NewProxy(t, addr)
 		const patient, short = 20 * time.Second, 200 * time.Millisecond
 		open := func(timeout time.Duration) *aliyun.KMS {
-			k, err := aliyun.Open(aliyun.Config{Endpoint: "http://" + proxy.Addr(), Credentials: service, Timeout: timeout})
+			k, err := aliyun.Open(t.Context(), aliyun.Config{Endpoint: "http://" + proxy.Addr(), Credentials: service, Timeout: timeout})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -31,7 +31,7 @@ func TestGivesUpThePIN(t *testing.T) {
 		{"--config", config, "kms", "root", "set", "--source", "pkcs11"},
 		{"--config", config, "disk", "create", "new", "--size", "1M", "--key", "pkcs11:disks"},
 	} {
-		wantGivenUp(t, state, args...)
+		wantGivenUp(t, state, fifo, args...)
 	}
 }
 

@@ -73,7 +73,7 @@ func private(file string) error {
 func (k *passphraseKeeper) ask(r rootConfig, new bool) (*secret.Buffer, error) {
 	switch {
 	case r.PassphraseFile != "":
-		return awaited(k.ctx, func() (*secret.Buffer, error) { return secret.ReadTextFile(r.PassphraseFile, maxPassphrase) })
+		return secret.ReadTextFile(k.ctx, r.PassphraseFile, maxPassphrase)
 	case k.unattended:
 		return nil, unasked("an export cannot ask for the " + rootPassphraseName)
 	case r.PassphraseFD != nil:

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sealblk/daemon/control"
+	"sealblk/keymgr/kmip/kmiptest"
 	"sealblk/vhost/frontend"
 )
 
@@ -301,7 +303,6 @@ func TestGivesUpAPipe(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"--config", credential, "kms", "root", "set"},
-		{"--config", credential, "--state-dir", credentialState(t), "key", "list"},
 		{"key", "import", "alias/own", "--material", fifo},
 		{"--state-dir", t.TempDir(), "kms", "restore", fifo},
 		{"kms", "backup", "--out", filepath.Join(state, "backup"), "--passphrase-file", fifo},
@@ -309,11 +310,47 @@ func TestGivesUpAPipe(t *testing.T) {
 		{"kms", "root", "set", "--source", "passphrase", "--new-passphrase-file", fifo},
 		{"disk", "export-key", "db", "--out", fifo, "--yes-i-know"},
 	} {
-		wantGivenUp(t, state, args...)
+		wantGivenUp(t, state, fifo, args...)
+	}
+	wrapped := credentialState(t)
+	wantGivenUp(t, wrapped, filepath.Join(wrapped, "credential"), "--config", credential, "key", "list")
+}
+
+// TestGivesUpACredential: the first signal ends a wait for what a service is to know this
+// host by.
+func TestGivesUpACredential(t *testing.T) {
+	state := newState(t)
+	fifo, config := filepath.Join(state, "pipe"), filepath.Join(state, "kms.toml")
+	dir := kmiptest.Certificates(t)
+	text := fmt.Sprintf(`
+[kms.vault]
+address = "http://127.0.0.1:1"
+token_file = %[1]q
+timeout = "1h"
+[kms.aws]
+endpoint = "http://127.0.0.1:1"
+credentials = %[1]q
+timeout = "1h"
+[kms.aliyun]
+endpoint = "http://127.0.0.1:1"
+credentials = %[1]q
+timeout = "1h"
+[kms.kmip]
+address = "127.0.0.1:1"
+certificate = %[2]q
+key = %[1]q
+timeout = "1h"
+`, fifo, filepath.Join(dir, "client.pem"))
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.WriteFile(config, []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"vault:transit/disks", "aws:eu-west-1/alias/disks", "aliyun:local/key", "kmip:1"} {
+		wantGivenUp(t, state, fifo, "--config", config, "disk", "create", "new", "--size", "1M", "--key", key)
 	}
 }
 
-func wantGivenUp(t *testing.T, state string, args ...string) {
+// wantGivenUp signals a command when it waits for a pipe.
+func wantGivenUp(t *testing.T, state, pipe string, args ...string) {
 	t.Helper()
 	var said bytes.Buffer
 	cmd := program(t, state, args...)
@@ -321,7 +358,7 @@ func wantGivenUp(t *testing.T, state string, args ...string) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	awaitBlocked(t, cmd.Process.Pid, unix.SYS_OPENAT)
+	awaitPipe(t, cmd.Process.Pid, pipe)
 	cmd.Process.Signal(syscall.SIGINT)
 	kill := time.AfterFunc(patience, func() { cmd.Process.Kill() })
 	defer kill.Stop()
@@ -402,31 +439,46 @@ func awaitFile(t *testing.T, path string) {
 // awaitBlocked waits until a thread of a process sleeps in a system call.
 func awaitBlocked(t *testing.T, pid int, call uint64) {
 	t.Helper()
-	prefix := fmt.Sprintf("%d ", call)
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		threads, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "syscall"))
-		for _, file := range threads {
-			if text, _ := os.ReadFile(file); strings.HasPrefix(string(text), prefix) { // "running" unless it sleeps
-				return
-			}
-		}
-	}
-	t.Fatalf("no thread of process %d sleeps in system call %d", pid, call)
+	until(t, fmt.Sprintf("a thread of process %d to sleep in system call %d", pid, call), func() bool { return isBlocked(pid, call) })
 }
 
 // awaitOpen waits until a process has a file open.
 func awaitOpen(t *testing.T, pid int, path string) {
 	t.Helper()
-	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	until(t, fmt.Sprintf("process %d to open %s", pid, path), func() bool { return hasOpen(pid, path) })
+}
+
+// awaitPipe waits until a process has a pipe open, or sleeps until it has.
+func awaitPipe(t *testing.T, pid int, path string) {
+	t.Helper()
+	until(t, fmt.Sprintf("process %d to open %s", pid, path), func() bool { return hasOpen(pid, path) || isBlocked(pid, unix.SYS_OPENAT) })
+}
+
+func until(t *testing.T, what string, so func() bool) {
+	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		entries, _ := os.ReadDir(dir)
-		for _, e := range entries {
-			if target, _ := os.Readlink(filepath.Join(dir, e.Name())); target == path {
-				return
-			}
+		if so() {
+			return
 		}
 	}
-	t.Fatalf("process %d does not open %s", pid, path)
+	t.Fatalf("waited in vain for %s", what)
+}
+
+func isBlocked(pid int, call uint64) bool {
+	threads, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "syscall"))
+	return slices.ContainsFunc(threads, func(file string) bool {
+		text, _ := os.ReadFile(file) // "running" unless it sleeps
+		return strings.HasPrefix(string(text), fmt.Sprintf("%d ", call))
+	})
+}
+
+func hasOpen(pid int, path string) bool {
+	dir := filepath.Join("/proc", strconv.Itoa(pid), "fd")
+	entries, _ := os.ReadDir(dir)
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		target, _ := os.Readlink(filepath.Join(dir, e.Name()))
+		return target == path
+	})
 }
 
 // TestControlSocketIsPrivate: only its owner can stop an export, or connect to it.

@@ -46,26 +46,6 @@ func Path(name string) (string, error) {
 	return filepath.Join(dir, name), nil
 }
 
-// Read is the content of a credential.
-func Read(name string) ([]byte, error) {
-	path, err := Path(name)
-	if err != nil {
-		return nil, err
-	}
-	info, err := os.Stat(path)
-	if err == nil && info.Size() > maxSize {
-		err = fmt.Errorf("it has more than %d bytes", maxSize)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read credential %s: %w", path, err)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read credential: %w", err)
-	}
-	return data, nil
-}
-
 func private(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -26,12 +26,12 @@ func write(t *testing.T, path, text string, mode fs.FileMode) string {
 
 func TestPrivateFile(t *testing.T) {
 	path := write(t, filepath.Join(t.TempDir(), "c"), "open sesame", 0o600)
-	if data, err := Read(path); err != nil || string(data) != "open sesame" {
+	if data, err := Read(t.Context(), path); err != nil || string(data) != "open sesame" {
 		t.Errorf("Read: %q, %v", data, err)
 	}
 	for _, mode := range []fs.FileMode{0o640, 0o604, 0o660, 0o644} {
 		write(t, path, "open sesame", mode)
-		_, err := Read(path)
+		_, err := Read(t.Context(), path)
 		if !errors.Is(err, ErrExposed) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "sesame") {
 			t.Errorf("mode %o: %v", mode, err)
 		}
@@ -46,31 +46,31 @@ func TestFileOfAnotherUser(t *testing.T) {
 	if err := os.Chown(path, 65534, -1); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Read(path)
+	_, err := Read(t.Context(), path)
 	if !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "sesame") {
 		t.Errorf("Read: %v", err)
 	}
 }
 
 func TestMissingFile(t *testing.T) {
-	if _, err := Read(filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := Read(t.Context(), filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Read: %v", err)
 	}
 }
 
 func TestSystemdCredential(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY", "")
-	if _, err := Read("token"); !errors.Is(err, ErrNoDirectory) {
+	if _, err := Read(t.Context(), "token"); !errors.Is(err, ErrNoDirectory) {
 		t.Errorf("without a directory: %v", err)
 	}
 	dir := t.TempDir()
 	t.Setenv("CREDENTIALS_DIRECTORY", dir)
 	write(t, filepath.Join(dir, "token"), "x", 0o440) // as systemd does it with an access list
-	if data, err := Read("token"); err != nil || string(data) != "x" {
+	if data, err := Read(t.Context(), "token"); err != nil || string(data) != "x" {
 		t.Errorf("Read: %q, %v", data, err)
 	}
 	for _, name := range []string{"", ".", "..", "none"} {
-		if _, err := Read(name); err == nil {
+		if _, err := Read(t.Context(), name); err == nil {
 			t.Errorf("%q is read", name)
 		}
 	}
@@ -78,7 +78,7 @@ func TestSystemdCredential(t *testing.T) {
 
 func TestTooLarge(t *testing.T) {
 	path := write(t, filepath.Join(t.TempDir(), "c"), strings.Repeat("x", maxSize+1), 0o600)
-	if _, err := Read(path); err == nil {
+	if _, err := Read(t.Context(), path); err == nil {
 		t.Error("a credential without a limit is read")
 	}
 }

@@ -1,6 +1,7 @@
 package aliyun
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -14,7 +15,6 @@ import (
 
 	"github.com/BurntSushi/toml"
 
-	"sealblk/internal/credential"
 	"sealblk/keymgr/wire"
 )
 
@@ -114,14 +114,14 @@ func checkProxies() error {
 }
 
 // readCredentials reads the file, each time: what it holds may be for an hour only.
-func (c *Config) readCredentials() (accessKey, error) {
+func (c *Config) readCredentials(ctx context.Context) (accessKey, error) {
 	var k accessKey
 	if c.Credentials == "" {
 		return k, noCredentials(errors.New("kms.aliyun.credentials is not set"))
 	}
-	data, err := credential.Read(c.Credentials)
+	data, err := wire.ReadCredential(ctx, c.timeout(), c.Credentials, noCredentials)
 	if err != nil {
-		return k, noCredentials(err)
+		return k, err
 	}
 	defer clear(data)
 	meta, err := toml.Decode(string(data), &k)

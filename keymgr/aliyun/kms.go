@@ -16,6 +16,7 @@ import (
 	util "github.com/alibabacloud-go/tea-utils/v2/service"
 	"github.com/alibabacloud-go/tea/tea"
 
+	"sealblk/internal/credential"
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 	"sealblk/keymgr/wire"
@@ -29,8 +30,9 @@ type KMS struct {
 
 var _ keymgr.KMS = (*KMS)(nil)
 
-// Open reads what the configuration names. It connects to nothing.
-func Open(c Config) (*KMS, error) {
+// Open reads what the configuration names, but no pipe: that is for the first call. It
+// connects to nothing.
+func Open(ctx context.Context, c Config) (*KMS, error) {
 	if slices.Contains(strings.Split(os.Getenv("DEBUG"), ","), "tea") {
 		return nil, wire.Invalid("", "take tea out of the environment variable DEBUG: it has the SDK print what it sends", "DEBUG=tea")
 	}
@@ -44,15 +46,17 @@ func Open(c Config) (*KMS, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.readCredentials(); err != nil {
-		return nil, err
+	if !credential.IsPipe(c.Credentials) {
+		if _, err := c.readCredentials(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return &KMS{c, certificates}, nil
 }
 
 // client makes a client of the SDK, which is cheap: connections are kept elsewhere.
-func (k *KMS) client(n name) (*sdk.Client, *util.RuntimeOptions, error) {
-	key, err := k.config.readCredentials()
+func (k *KMS) client(ctx context.Context, n name) (*sdk.Client, *util.RuntimeOptions, error) {
+	key, err := k.config.readCredentials(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,7 +97,7 @@ func send[T any](ctx context.Context, k *KMS, n name, f sender[T], drop func(T))
 	if err := ctx.Err(); err != nil {
 		return none, err
 	}
-	client, runtime, err := k.client(n)
+	client, runtime, err := k.client(ctx, n)
 	if err != nil {
 		return none, err
 	}

@@ -212,14 +212,14 @@ func TestConfigurationsThatAreRefused(t *testing.T) {
 	} {
 		config := c.config("127.0.0.1:1")
 		change(&config)
-		_, err := Open(config)
+		_, err := Open(t.Context(), config)
 		var e *keymgr.Error
 		if !errors.As(err, &e) || e.Hint == "" || strings.Contains(err.Error(), "s3cret") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	t.Setenv("DEBUG", "other,tea")
-	if _, err := Open(c.config("127.0.0.1:1")); !errors.Is(err, keymgr.ErrInvalid) {
+	if _, err := Open(t.Context(), c.config("127.0.0.1:1")); !errors.Is(err, keymgr.ErrInvalid) {
 		t.Errorf("DEBUG=tea: %v", err)
 	}
 }

@@ -122,7 +122,7 @@ func id(key string) string { return strings.TrimPrefix(key, "local/") }
 
 func open(t testing.TB, c Config) *KMS {
 	t.Helper()
-	k, err := Open(c)
+	k, err := Open(t.Context(), c)
 	must(t, err)
 	return k
 }

@@ -3,16 +3,18 @@ package aws
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"golang.org/x/sys/unix"
 
-	"sealblk/internal/credential"
 	"sealblk/keymgr/wire"
 )
 
@@ -100,22 +102,47 @@ func (c *Config) credentials(ctx context.Context, region string) (aws.Credential
 
 // readCredentials reads the file, each time: what it holds may be for an hour only.
 func (c *Config) readCredentials(ctx context.Context) (aws.Credentials, error) {
-	path, err := credential.Path(c.Credentials)
+	file, err := c.copyCredentials(ctx)
 	if err != nil {
-		return aws.Credentials{}, noCredentials(err)
+		return aws.Credentials{}, err
 	}
+	defer file.Close()
 	profile := c.Profile
 	if profile == "" {
 		profile = config.DefaultSharedConfigProfile
 	}
 	shared, err := config.LoadSharedConfigProfile(ctx, profile, func(o *config.LoadSharedConfigOptions) {
-		o.CredentialsFiles, o.ConfigFiles = []string{path}, []string{}
+		o.CredentialsFiles, o.ConfigFiles = []string{fmt.Sprintf("/proc/self/fd/%d", file.Fd())}, []string{}
 	})
 	if err == nil && !shared.Credentials.HasKeys() {
-		err = fmt.Errorf("profile %s in %s has no access key", profile, path)
+		err = fmt.Errorf("profile %s in %s has no access key", profile, c.Credentials)
+	}
+	var broken config.SharedConfigLoadError
+	if errors.As(err, &broken) {
+		broken.Filename, err = c.Credentials, broken
 	}
 	if err != nil {
 		return aws.Credentials{}, noCredentials(err)
 	}
 	return shared.Credentials, nil
+}
+
+// copyCredentials is what the file holds, in memory: the SDK takes paths only, and waits
+// for a pipe without end.
+func (c *Config) copyCredentials(ctx context.Context) (*os.File, error) {
+	data, err := wire.ReadCredential(ctx, c.timeout(), c.Credentials, noCredentials)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(data)
+	fd, err := unix.MemfdCreate("credentials", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("copy credentials: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "credentials")
+	if _, err := file.Write(data); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("copy credentials: %w", err)
+	}
+	return file, nil
 }

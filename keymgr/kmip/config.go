@@ -7,7 +7,6 @@ import (
 	"os"
 	"time"
 
-	"sealblk/internal/credential"
 	"sealblk/keymgr/wire"
 )
 
@@ -75,7 +74,7 @@ func (c Config) complete() (Config, error) {
 
 // dial connects and proves both sides.
 func (c *Config) dial(ctx context.Context) (net.Conn, error) {
-	config, err := c.tls()
+	config, err := c.tls(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -83,15 +82,17 @@ func (c *Config) dial(ctx context.Context) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", c.Address)
 }
 
-func (c *Config) tls() (*tls.Config, error) {
+func (c *Config) tls(ctx context.Context) (*tls.Config, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 	chain, err := os.ReadFile(c.Certificate)
 	if err != nil {
 		return nil, wire.Invalid("", "correct kms.kmip.certificate", "read certificate: %w", err)
 	}
-	key, err := credential.Read(c.Key)
+	key, err := wire.ReadCredential(ctx, c.Timeout, c.Key, func(err error) error {
+		return wire.Invalid("", "correct kms.kmip.key", "%w", err)
+	})
 	if err != nil {
-		return nil, wire.Invalid("", "correct kms.kmip.key", "%w", err)
+		return nil, err
 	}
 	pair, err := tls.X509KeyPair(chain, key)
 	clear(key)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"sealblk/internal/credential"
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
 	"sealblk/keymgr/wire"
@@ -27,14 +28,16 @@ var (
 	_ keymgr.Wrapper = (*KMS)(nil)
 )
 
-// Open checks the configuration. The first call connects.
-func Open(_ context.Context, c Config) (*KMS, error) {
+// Open checks the configuration. The first call connects, and reads a key that is a pipe.
+func Open(ctx context.Context, c Config) (*KMS, error) {
 	c, err := c.complete()
 	if err != nil {
 		return nil, err
 	}
-	if _, err := c.tls(); err != nil {
-		return nil, err
+	if !credential.IsPipe(c.Key) {
+		if _, err := c.tls(ctx); err != nil {
+			return nil, err
+		}
 	}
 	return &KMS{config: c}, nil
 }

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/json"
@@ -75,7 +76,7 @@ func (s CredentialSource) Unwrap(wrapped json.RawMessage) (*secret.Buffer, error
 }
 
 func (c *credentialRoot) key() (*secret.Buffer, error) {
-	content, err := secret.ReadFile(c.Name, MaxCredential)
+	content, err := secret.ReadFile(context.Background(), c.Name, MaxCredential)
 	if err != nil {
 		return nil, &keymgr.Error{
 			Code: CodeRootLocked, Err: err,

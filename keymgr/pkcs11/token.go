@@ -12,6 +12,7 @@ import (
 
 	"sealblk/keymgr"
 	"sealblk/keymgr/secret"
+	"sealblk/keymgr/wire"
 )
 
 // token is a connection to one token: sessions that are logged in.
@@ -31,7 +32,10 @@ type token struct {
 	mu     sync.Mutex
 	idle   []session
 	closed bool
-	over   chan struct{} // closed with the token
+
+	// life ends when the token is closed.
+	life context.Context
+	end  context.CancelFunc
 }
 
 // session is one session with the token, used by one call at a time.
@@ -52,7 +56,9 @@ func newToken(c Config) (*token, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &token{config: c, module: m, places: make(chan struct{}, c.Sessions), over: make(chan struct{})}, nil
+	t := &token{config: c, module: m, places: make(chan struct{}, c.Sessions)}
+	t.life, t.end = context.WithCancel(context.Background())
+	return t, nil
 }
 
 // close ends the sessions. Calls that the module has not answered in time keep it.
@@ -63,7 +69,7 @@ func (t *token) close() {
 		return
 	}
 	t.closed = true
-	close(t.over)
+	t.end()
 	idle := t.idle
 	t.idle = nil
 	t.mu.Unlock()
@@ -127,7 +133,7 @@ func call[T any](ctx context.Context, t *token, j job[T]) (T, error) {
 	go func() {
 		defer t.leave()
 		defer j.end()
-		value, err := withSession(t, j.run)
+		value, err := withSession(ctx, t, j.run)
 		select {
 		case answers <- answer{value, err}:
 		case <-ctx.Done():
@@ -184,8 +190,8 @@ func (t *token) leave() {
 
 // withSession runs f, and once more with a new session when the token has forgotten
 // the old one.
-func withSession[T any](t *token, f func(session) (T, error)) (T, error) {
-	value, seen, err := once(t, f)
+func withSession[T any](ctx context.Context, t *token, f func(session) (T, error)) (T, error) {
+	value, seen, err := once(ctx, t, f)
 	if !lost(err) {
 		return value, err
 	}
@@ -193,16 +199,16 @@ func withSession[T any](t *token, f func(session) (T, error)) (T, error) {
 	if err := t.module.restart(seen); err != nil {
 		return none, err
 	}
-	value, _, err = once(t, f)
+	value, _, err = once(ctx, t, f)
 	return value, err
 }
 
 // once runs f with a session, in which no restart of the module comes.
-func once[T any](t *token, f func(session) (T, error)) (value T, started uint64, err error) {
+func once[T any](ctx context.Context, t *token, f func(session) (T, error)) (value T, started uint64, err error) {
 	t.module.mu.RLock()
 	defer t.module.mu.RUnlock()
 	started = t.module.started
-	s, err := t.take()
+	s, err := t.take(ctx)
 	if err != nil {
 		return value, started, err
 	}
@@ -222,13 +228,13 @@ func keepsSession(err error) bool {
 }
 
 // take returns an idle session or opens one. The caller holds the module's lock.
-func (t *token) take() (session, error) {
+func (t *token) take(ctx context.Context) (session, error) {
 	if s, ok := t.takeIdle(); ok {
 		return s, nil
 	}
 	t.opening.Lock()
 	defer t.opening.Unlock()
-	return t.open()
+	return t.open(ctx)
 }
 
 func (t *token) takeIdle() (session, bool) {
@@ -256,7 +262,7 @@ func (t *token) put(s session) {
 
 // open opens a session and logs in. opening keeps two from doing so at once: a wrong PIN
 // must be tried once only.
-func (t *token) open() (session, error) {
+func (t *token) open(ctx context.Context) (session, error) {
 	if t.refused != nil {
 		return session{}, t.refused
 	}
@@ -270,18 +276,18 @@ func (t *token) open() (session, error) {
 		return session{}, err
 	}
 	s := session{m, t.config, handle, m.started}
-	if err := t.login(s); err != nil {
+	if err := t.login(ctx, s); err != nil {
 		s.close()
 		return session{}, err
 	}
 	return s, nil
 }
 
-func (t *token) login(s session) error {
+func (t *token) login(ctx context.Context, s session) error {
 	if t.config.PINFile == "" || s.loggedIn() {
 		return nil
 	}
-	pin, err := t.readPIN()
+	pin, err := t.readPIN(ctx)
 	if err != nil {
 		return fmt.Errorf("read PIN: %w", err)
 	}
@@ -297,28 +303,16 @@ func (t *token) login(s session) error {
 	return err
 }
 
-// readPIN reads the PIN while the token is not closed: a pipe that nobody writes to keeps
-// who opens it.
-func (t *token) readPIN() (*secret.Buffer, error) {
-	type result struct {
-		pin *secret.Buffer
-		err error
-	}
-	results := make(chan result)
-	go func() {
-		pin, err := secret.ReadTextFile(t.config.PINFile, maxPIN)
-		select {
-		case results <- result{pin, err}:
-		case <-t.over:
-			pin.Destroy()
-		}
-	}()
-	select {
-	case r := <-results:
-		return r.pin, r.err
-	case <-t.over:
+// readPIN reads the PIN, which may be a pipe, as long as somebody waits for the call.
+func (t *token) readPIN(ctx context.Context) (*secret.Buffer, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(t.life, cancel)()
+	pin, err := secret.ReadTextFile(ctx, t.config.PINFile, maxPIN)
+	if err != nil && t.life.Err() != nil {
 		return nil, errClosed
 	}
+	return pin, wire.Silent(err)
 }
 
 // loggedIn: the token shows its private objects.

@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"context"
 	"fmt"
 	"os"
 
@@ -9,28 +10,19 @@ import (
 
 // ReadFile reads a secret of 1 to limit bytes that an operator keeps in a private file:
 // a path, or, without a slash, the name of a systemd credential. A pipe may take the
-// place of a file.
-func ReadFile(name string, limit int) (*Buffer, error) {
-	path, err := credential.Path(name)
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read secret: %w", err)
-	}
-	defer f.Close()
-	b, err := ReadAll(f, limit)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return b, nil
+// place of a file, and is waited for until ctx ends.
+func ReadFile(ctx context.Context, name string, limit int) (b *Buffer, err error) {
+	err = credential.Use(ctx, name, func(f *os.File) (err error) {
+		b, err = ReadAll(f, limit)
+		return err
+	})
+	return b, err
 }
 
 // ReadTextFile is ReadFile for what is written as a line: a newline at the end does not
 // belong to it.
-func ReadTextFile(name string, limit int) (*Buffer, error) {
-	b, err := ReadFile(name, limit+1)
+func ReadTextFile(ctx context.Context, name string, limit int) (*Buffer, error) {
+	b, err := ReadFile(ctx, name, limit+1)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package secret
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -22,9 +23,9 @@ func fileOf(t *testing.T, content string, mode fs.FileMode) string {
 	return path
 }
 
-func wantRead(t *testing.T, read func(string, int) (*Buffer, error), name string, limit int, want string) {
+func wantRead(t *testing.T, read func(context.Context, string, int) (*Buffer, error), name string, limit int, want string) {
 	t.Helper()
-	b, err := read(name, limit)
+	b, err := read(t.Context(), name, limit)
 	if err != nil {
 		t.Error(err)
 		return
@@ -78,7 +79,7 @@ func TestReadFileRefuses(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Setenv("CREDENTIALS_DIRECTORY", c.env)
-			b, err := ReadTextFile(c.name, 8)
+			b, err := ReadTextFile(t.Context(), c.name, 8)
 			b.Destroy()
 			if !errors.Is(err, c.sentinel) || !strings.Contains(err.Error(), c.name) || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "1234") {
 				t.Errorf("error %v", err)

@@ -35,19 +35,20 @@ type client struct {
 	config Config
 }
 
-func newClient(config Config) (*client, error) {
+func newClient(ctx context.Context, config Config) (*client, error) {
 	c := api.NewConfig()
 	if c.Error != nil {
 		return nil, fmt.Errorf("configure Vault client: %w", c.Error)
 	}
 	c.Address, c.Timeout = config.Address, config.timeout()
 	c.MaxRetries = 0 // keymgr.Retry retries
-	key, err := private("client_key_file", config.ClientKeyFile)
+	certificate, key, err := config.pair(ctx)
 	if err != nil {
 		return nil, err
 	}
+	defer clear(key)
 	err = c.ConfigureTLS(&api.TLSConfig{
-		CACert: config.CAFile, ClientCert: config.ClientCertFile, ClientKey: key, TLSServerName: config.ServerName,
+		CACert: config.CAFile, ClientCertBytes: certificate, ClientKeyBytes: key, TLSServerName: config.ServerName,
 	})
 	if err != nil {
 		return nil, &keymgr.Error{

@@ -60,7 +60,7 @@ func TestConfigRefusals(t *testing.T) {
 	} {
 		bad := good
 		c.spoil(&bad)
-		k, err := Open(bad)
+		k, err := Open(t.Context(), bad)
 		wantError(t, name, err, keymgr.ErrInvalid, "")
 		if err == nil {
 			k.Close()

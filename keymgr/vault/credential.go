@@ -2,35 +2,40 @@ package vault
 
 import (
 	"bytes"
+	"context"
 	"fmt"
+	"os"
 
-	"sealblk/internal/credential"
 	"sealblk/keymgr"
+	"sealblk/keymgr/wire"
 )
 
 // readCredential is what is in a file or a systemd credential, without the space around
 // it. The client library wants strings.
-func readCredential(setting, name string) (string, error) {
-	data, err := credential.Read(name)
-	if err == nil && len(bytes.TrimSpace(data)) == 0 {
-		err = fmt.Errorf("%s is empty", name)
-	}
-	if err != nil {
-		return "", badCredential(setting, err)
-	}
+func (c Config) readCredential(ctx context.Context, setting, name string) (string, error) {
+	data, err := c.read(ctx, setting, name)
 	defer clear(data)
-	return string(bytes.TrimSpace(data)), nil
+	text := string(bytes.TrimSpace(data))
+	if err == nil && text == "" {
+		err = badCredential(setting, fmt.Errorf("%s is empty", name))
+	}
+	return text, err
 }
 
-// private checks a file that the client library reads by itself.
-func private(setting, name string) (path string, err error) {
-	if name == "" {
-		return "", nil
+func (c Config) read(ctx context.Context, setting, name string) ([]byte, error) {
+	return wire.ReadCredential(ctx, c.timeout(), name, func(err error) error { return badCredential(setting, err) })
+}
+
+// pair is the certificate of this host with its key, if it has one.
+func (c Config) pair(ctx context.Context) (certificate, key []byte, err error) {
+	if c.ClientKeyFile == "" {
+		return nil, nil, nil
 	}
-	if path, err = credential.Path(name); err != nil {
-		return "", badCredential(setting, err)
+	if certificate, err = os.ReadFile(c.ClientCertFile); err != nil {
+		return nil, nil, badCredential("client_cert_file", fmt.Errorf("read certificate: %w", err))
 	}
-	return path, nil
+	key, err = c.read(ctx, "client_key_file", c.ClientKeyFile)
+	return certificate, key, err
 }
 
 func badCredential(setting string, err error) error {

@@ -30,11 +30,11 @@ var (
 )
 
 // Open prepares the use of a server. It does not connect.
-func Open(config Config) (*KMS, error) {
+func Open(ctx context.Context, config Config) (*KMS, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	c, err := newClient(config)
+	c, err := newClient(ctx, config)
 	if err != nil {
 		return nil, err
 	}

@@ -157,7 +157,7 @@ func (l *login) obtain(ctx context.Context) (grant, error) {
 }
 
 func (l *login) fromFile(ctx context.Context) (grant, error) {
-	token, err := readCredential("token_file", l.config.TokenFile)
+	token, err := l.config.readCredential(ctx, "token_file", l.config.TokenFile)
 	if err != nil {
 		return grant{}, err
 	}
@@ -182,7 +182,7 @@ func (l *login) fromFile(ctx context.Context) (grant, error) {
 }
 
 func (l *login) byAppRole(ctx context.Context) (grant, error) {
-	secretID, err := readCredential("secret_id_file", l.config.SecretIDFile)
+	secretID, err := l.config.readCredential(ctx, "secret_id_file", l.config.SecretIDFile)
 	if err != nil {
 		return grant{}, err
 	}

@@ -27,7 +27,7 @@ func file(t testing.TB, content string) string {
 // open opens the KMS for a test.
 func open(t testing.TB, c Config) *KMS {
 	t.Helper()
-	k, err := Open(c)
+	k, err := Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
