@@ -4,6 +4,7 @@ package pkcs11
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -29,6 +30,8 @@ type version struct {
 	// unfit says why it is no version to use, if it is none. That keeps nobody from
 	// opening what another one wraps.
 	unfit error
+	// twin says that another one has the same CKA_ID, so that it may not wrap.
+	twin error
 }
 
 func (v *version) name() string { return hex.EncodeToString(v.id) }
@@ -69,8 +72,8 @@ func (s session) versions(key string) ([]version, error) {
 	slices.SortFunc(found, func(a, b version) int { return compareIDs(a.id, b.id) })
 	for i := 1; i < len(found); i++ {
 		if a, b := &found[i-1], &found[i]; compareIDs(a.id, b.id) == 0 {
-			a.unfit = unfit(key, fmt.Sprintf("two objects have the CKA_ID %x", b.id), "give each a CKA_ID of its own by the tools of the HSM")
-			b.unfit = a.unfit
+			a.twin = unfit(key, fmt.Sprintf("two objects have the CKA_ID %x", b.id), "give each a CKA_ID of its own by the tools of the HSM")
+			b.twin = a.twin
 		}
 	}
 	return found, nil
@@ -80,8 +83,8 @@ func (s session) versions(key string) ([]version, error) {
 // to wrap.
 func fit(all []version) error {
 	for _, v := range all {
-		if v.unfit != nil {
-			return v.unfit
+		if err := cmp.Or(v.unfit, v.twin); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -213,22 +216,26 @@ func primary(key string, all []version, now time.Time) (version, error) {
 	}
 }
 
-// byID is the version that a blob names.
-func byID(key string, all []version, id []byte) (version, error) {
-	for _, v := range all {
-		if !bytes.Equal(v.id, id) {
-			continue
-		}
-		if v.unfit != nil {
-			return v, v.unfit
-		}
-		if !v.decrypt {
-			return v, &keymgr.Error{Key: uriOf(key), Hint: "set CKA_DECRYPT of version " + v.name() + " to true by the tools of the HSM", Err: keymgr.ErrDisabled}
-		}
-		return v, nil
-	}
-	return version{}, &keymgr.Error{
+// byID is the version that a blob names: one object, unless others got its CKA_ID by
+// mistake. Then which of them it is turns out when the blob is opened.
+func byID(key string, all []version, id []byte) (found []version, err error) {
+	err = &keymgr.Error{
 		Key: uriOf(key), Hint: "restore the object from a backup of the HSM",
 		Err: fmt.Errorf("version %x: %w", id, keymgr.ErrNotFound),
 	}
+	for _, v := range all {
+		switch {
+		case !bytes.Equal(v.id, id):
+		case v.unfit != nil:
+			err = v.unfit
+		case !v.decrypt:
+			return nil, &keymgr.Error{Key: uriOf(key), Hint: "set CKA_DECRYPT of version " + v.name() + " to true by the tools of the HSM", Err: keymgr.ErrDisabled}
+		default:
+			found = append(found, v)
+		}
+	}
+	if found != nil {
+		return found, nil
+	}
+	return nil, err
 }

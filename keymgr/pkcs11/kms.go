@@ -276,11 +276,16 @@ func (s session) openBlob(key string, b blob) (*secret.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	v, err := byID(key, all, b.id)
+	named, err := byID(key, all, b.id)
 	if err != nil {
 		return nil, err
 	}
-	return s.open(v, all, b.nonce, b.sealed, b.header)
+	for _, v := range named {
+		if out, err := s.open(v, all, b.nonce, b.sealed, b.header); out != nil || err != nil {
+			return out, err
+		}
+	}
+	return nil, nil
 }
 
 func otherContext(uri string) error {

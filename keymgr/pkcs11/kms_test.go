@@ -259,11 +259,12 @@ func TestUnfitBesideAVersion(t *testing.T) {
 		"AES-128":       {9, pkcs11.NewAttribute(pkcs11.CKA_VALUE_LEN, 16)},
 		"without id":    {9, pkcs11.NewAttribute(pkcs11.CKA_ID, []byte{})},
 		"an id of both": {9, pkcs11.NewAttribute(pkcs11.CKA_ID, []byte{7})},
+		"as a number":   {9, pkcs11.NewAttribute(pkcs11.CKA_ID, []byte{0, 7})},
 	} {
 		token.Key(t, what, []byte{1})
 		dk, w := generate(t, k, what)
 		token.Key(t, what, []byte{7})
-		_, other := generate(t, k, what)
+		newer, other := generate(t, k, what)
 		token.Key(t, what, []byte{object.id}, object.a)
 		wantOpens(t, k, w, dk)
 		if err := keymgr.CheckUsable(t.Context(), k, what, w.Version); err != nil {
@@ -273,10 +274,17 @@ func TestUnfitBesideAVersion(t *testing.T) {
 		wantError(t, what, err, keymgr.ErrInvalid)
 		_, err = k.DescribeKey(t.Context(), what)
 		wantError(t, what, err, keymgr.ErrInvalid)
-		if what == "an id of both" {
-			_, err = k.Decrypt(t.Context(), other, ec)
-			wantError(t, what, err, keymgr.ErrInvalid)
+		wantOpens(t, k, other, newer)
+		if err := keymgr.CheckUsable(t.Context(), k, what, other.Version); err != nil {
+			t.Errorf("%s: the watch of the version: %v", what, err)
 		}
+		bad := other
+		bad.Blob = bytes.Clone(other.Blob)
+		bad.Blob[len(bad.Blob)-1] ^= 1
+		_, err = k.Decrypt(t.Context(), bad, ec)
+		wantError(t, what+", damaged", err, keymgr.ErrCorrupt)
+		token.Set(t, what, pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false))
+		wantError(t, what+", disabled", keymgr.CheckUsable(t.Context(), k, what, other.Version), keymgr.ErrDisabled)
 	}
 }
 
