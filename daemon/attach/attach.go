@@ -7,7 +7,8 @@
 // about to do, and hot-plugs the disk. A failure, or the end of its context, takes back in reverse what
 // was done. Detach, called by another process, reads the note: it unplugs the disk,
 // stops the export if an attach started it, and removes the note. A detach that was
-// interrupted is finished by another, and so is an attach that was killed.
+// interrupted is finished by another, and so is an attach that was killed, also while its
+// export waits for a KMS.
 //
 // A VM that has gone needs no unplugging. A VM that does not let go of the disk keeps
 // its note and its export: detach again when the guest has released it.
@@ -61,9 +62,11 @@ type Attachment struct {
 	QMP        string `json:"qmp"`
 	SocketPath string `json:"socket_path"`
 	// Started: Attach started the export, and Detach stops it. PID is the export's.
-	Started bool      `json:"started_export"`
-	PID     int       `json:"pid"`
-	Since   time.Time `json:"since"`
+	Started bool `json:"started_export"`
+	PID     int  `json:"pid"`
+	// Began is when that process began, in clock ticks since the host did.
+	Began uint64    `json:"pid_began,omitempty"`
+	Since time.Time `json:"since"`
 	// Migrated: the VM has moved away with the disk. Detach alone tells.
 	Migrated bool `json:"migrated,omitempty"`
 	// ServedBy is the export that serves it now, if that is one of this state directory.
@@ -104,12 +107,15 @@ func attach(ctx context.Context, c *disk.Catalogue, r disk.Record, o Options) (A
 		return Attachment{}, err
 	}
 	defer mon.Close()
+	if err := old.stopUnready(c); err != nil {
+		return Attachment{}, err
+	}
 	a := Attachment{Disk: r.Name, ID: deviceID(r, o), QMP: o.QMP, Since: time.Now().UTC().Truncate(time.Second)}
 	export, started, err := running(ctx, c, o, a.starting(c))
 	if err != nil {
 		return Attachment{}, errors.Join(err, a.restore(c, old))
 	}
-	a.SocketPath, a.PID = export.SocketPath, export.PID
+	a.SocketPath, a.PID, a.Began = export.SocketPath, export.PID, began(export.PID)
 	// An export that an earlier attach started, for a VM that has gone, is ours too.
 	a.Started = started || old.Started && old.PID == export.PID
 	if err := a.plug(ctx, c, mon, o, export); err != nil {
@@ -122,7 +128,7 @@ func attach(ctx context.Context, c *disk.Catalogue, r disk.Record, o Options) (A
 // process is killed meanwhile, who comes next is to know whose it is.
 func (a Attachment) starting(c *disk.Catalogue) func(pid int) error {
 	return func(pid int) error {
-		a.Started, a.PID, a.SocketPath = true, pid, c.SocketPath(a.Disk)
+		a.Started, a.PID, a.Began, a.SocketPath = true, pid, began(pid), c.SocketPath(a.Disk)
 		return a.save(c)
 	}
 }
@@ -180,7 +186,7 @@ func (a Attachment) undo(c *disk.Catalogue, old Attachment, started bool, why er
 	}
 	why = errors.Join(why, a.restore(c, old))
 	if started {
-		why = errors.Join(why, stop(c, a.Disk, a.PID))
+		why = errors.Join(why, a.stop(c))
 	}
 	return why
 }
@@ -211,7 +217,7 @@ func Detach(ctx context.Context, c *disk.Catalogue, name string) (Attachment, er
 		err = whyHeld(ctx, c, name, a.end(ctx, c))
 	}
 	if err == nil && a.Started {
-		err = stop(c, name, a.PID)
+		err = a.stop(c)
 	}
 	if err == nil {
 		err = a.forget(c)

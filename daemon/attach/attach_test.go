@@ -108,6 +108,64 @@ func TestAttachKilledWithItsExport(t *testing.T) {
 	}
 }
 
+// TestAttachKilledBeforeItsExportIsReady: one that still waits, for a KMS perhaps, is ended
+// by detach, and makes way for another attach.
+func TestAttachKilledBeforeItsExportIsReady(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		h := newHost(t)
+		waiting := h.killedAttach()
+		if again {
+			if a, err := h.attach("serves"); err != nil || !a.Started || a.PID == waiting.PID {
+				t.Fatalf("%+v, %v", a, err)
+			}
+			if alive(waiting.PID) {
+				t.Error("the export that waited is left")
+			}
+		}
+		if _, err := Detach(t.Context(), h.c, "db"); err != nil {
+			t.Fatal(err)
+		}
+		if alive(waiting.PID) {
+			t.Error("the export that waited is left")
+		}
+		h.wantNothing()
+	}
+}
+
+// TestPIDOfAnother: a process that got the pid of an export that has gone is left alone.
+func TestPIDOfAnother(t *testing.T) {
+	h := newHost(t)
+	a := h.killedAttach()
+	for _, other := range []uint64{0, a.Began - 1} {
+		note := a
+		note.Began = other
+		if err := note.save(h.c); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Detach(t.Context(), h.c, "db"); err != nil {
+			t.Fatal(err)
+		}
+		if !alive(a.PID) {
+			t.Fatalf("a process was stopped that began at %d, not %d", a.Began, other)
+		}
+	}
+}
+
+// killedAttach kills an attach while its export starts, which goes on with that.
+func (h *host) killedAttach() Attachment {
+	h.t.Helper()
+	self := program(h.c.Dir(), "attaches by one that hangs")
+	cmd := exec.Command(self[0], self[1:]...)
+	if err := cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	a := h.awaitNote()
+	cmd.Process.Kill()
+	cmd.Wait()
+	h.t.Cleanup(func() { unix.Kill(a.PID, unix.SIGKILL) })
+	return a
+}
+
 // TestExportThatFails: the user reads the export's own last words, not that a child
 // ended.
 func TestExportThatFails(t *testing.T) {

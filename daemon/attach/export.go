@@ -158,12 +158,12 @@ func lastLine(log *os.File) error {
 	return errors.New(string(last))
 }
 
-// stop asks the export with that pid to drain and waits until it has gone. One that
+// stop asks the export that was attached by to drain and waits until it has gone. One that
 // does not run any more is fine, and one that somebody else started since is left alone.
-func stop(c *disk.Catalogue, name string, pid int) error {
+func (a Attachment) stop(c *disk.Catalogue) error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopDeadline)
 	defer cancel()
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	pidfd, err := unix.PidfdOpen(a.PID, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil
 	}
@@ -171,22 +171,46 @@ func stop(c *disk.Catalogue, name string, pid int) error {
 		return fmt.Errorf("watch export: %w", err)
 	}
 	defer unix.Close(pidfd)
-	path, ok := c.ControlPathOf(name, pid)
-	if !ok {
+	mine, err := a.ask(ctx, c)
+	if errors.Is(err, control.ErrNotRunning) {
+		// It does not listen yet, as long as it waits for its key, or not any more.
+		if mine = a.Began != 0 && a.Began == began(a.PID); mine {
+			err = unix.PidfdSendSignal(pidfd, unix.SIGTERM, nil, 0)
+		}
+	}
+	switch {
+	case !mine || errors.Is(err, unix.ESRCH):
 		return nil
+	case err != nil:
+		return fmt.Errorf("stop its export, which has pid %d: %w", a.PID, err)
+	}
+	return waitExit(pidfd, a.PID)
+}
+
+// ask asks the export to stop, if it is the one that answers.
+func (a Attachment) ask(ctx context.Context, c *disk.Catalogue) (mine bool, err error) {
+	path, ok := c.ControlPathOf(a.Disk, a.PID)
+	if !ok {
+		return false, control.ErrNotRunning
 	}
 	client := control.Dial(path)
 	s, err := client.Status(ctx)
-	if errors.Is(err, control.ErrNotRunning) || err == nil && s.PID != pid {
-		return nil
+	if err == nil && s.PID != a.PID {
+		return false, nil
 	}
 	if err == nil {
 		err = client.Stop(ctx)
 	}
-	if err != nil && !errors.Is(err, control.ErrNotRunning) {
-		return fmt.Errorf("stop its export, which has pid %d: %w", pid, err)
+	return true, err
+}
+
+// stopUnready stops an export that an attach started and that answers nobody yet: that
+// attach was killed. It would keep the disk from another for as long as its KMS is away.
+func (a Attachment) stopUnready(c *disk.Catalogue) error {
+	if _, answers := c.ControlPathOf(a.Disk, a.PID); answers || !a.Started {
+		return nil
 	}
-	return waitExit(pidfd, pid)
+	return a.stop(c)
 }
 
 func waitExit(pidfd, pid int) error {

@@ -62,7 +62,9 @@ func asChild(mode, dir string, args []string) int {
 		signal.Ignore(unix.SIGTERM)
 		select {}
 	case "attaches":
-		return attaches(dir)
+		return attaches(dir, "serves")
+	case "attaches by one that hangs":
+		return attaches(dir, "hangs")
 	}
 	return 3
 }
@@ -91,12 +93,12 @@ func export(dir, name string, incoming bool) int {
 }
 
 // attaches is a command that attached and has not ended.
-func attaches(dir string) int {
+func attaches(dir, mode string) int {
 	c, closeKeys, err := openCatalogue(dir)
 	if err == nil {
 		defer closeKeys()
 		dial = func(context.Context, string) (machine, error) { return newVM(), nil }
-		_, err = Attach(context.Background(), c, Options{Disk: "db", QMP: "/vm", Program: program(dir, "serves")})
+		_, err = Attach(context.Background(), c, Options{Disk: "db", QMP: "/vm", Program: program(dir, mode)})
 	}
 	fmt.Println("attached", err)
 	io.Copy(io.Discard, os.Stdin)
@@ -300,6 +302,18 @@ func (h *host) awaitStarted() int {
 	}
 	h.t.Error("no process was started")
 	return 0
+}
+
+// awaitNote waits for the note of an attach.
+func (h *host) awaitNote() Attachment {
+	h.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if a, err := load(h.c, "db"); err == nil {
+			return a
+		}
+	}
+	h.t.Fatal("no attach was noted")
+	return Attachment{}
 }
 
 func oneLine(t *testing.T, err error) {
