@@ -305,14 +305,19 @@ func TestWhatIsNotQMPIsRefused(t *testing.T) {
 }
 
 func TestReplyWithoutIDEndsTheConnection(t *testing.T) {
-	m := connect(t, func(p *peer) {
-		p.receive()
-		p.send(`{"error": {"class": "GenericError", "desc": "JSON parse error"}}`)
-		p.receive()
-	})
-	err := m.Execute(patient(t), "c", nil, nil)
-	if !errors.Is(err, ErrConnectionLost) || !errors.Is(err, ErrProtocol) || !strings.Contains(err.Error(), "JSON parse error") {
-		t.Fatalf("got %v", err)
+	for reply, want := range map[string]string{
+		`{"error": {"class": "GenericError", "desc": "JSON parse error"}}`: "reply without id: JSON parse error",
+		`{"return": {}}`: "reply without id",
+	} {
+		m := connect(t, func(p *peer) {
+			p.receive()
+			p.send(reply)
+			p.receive()
+		})
+		err := m.Execute(patient(t), "c", nil, nil)
+		if !errors.Is(err, ErrConnectionLost) || !errors.Is(err, ErrProtocol) || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: got %v", reply, err)
+		}
 	}
 }
 

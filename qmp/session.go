@@ -116,8 +116,10 @@ func (s *session) dispatch(m *message) error {
 	switch {
 	case m.isReply() && m.ID == nil:
 		// QEMU could not even read the command: nobody can tell whose it was.
-		_, err := m.result()
-		return fmt.Errorf("%w: reply without id: %w", ErrProtocol, err)
+		if m.Failed != nil {
+			return fmt.Errorf("%w: reply without id: %w", ErrProtocol, m.Failed)
+		}
+		return fmt.Errorf("%w: reply without id", ErrProtocol)
 	case m.isReply():
 		s.answer(m)
 	case m.isEvent():
