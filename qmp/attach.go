@@ -127,7 +127,7 @@ func (p *plug) add(ctx context.Context) error {
 	if p.chardev = after(err); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, plugTimeout)
+	ctx, cancel := withTimeout(ctx, plugTimeout)
 	defer cancel()
 	err = p.mon.Execute(ctx, "device_add", p.deviceArgs(), nil)
 	p.device = after(err)
@@ -156,7 +156,7 @@ func (p *plug) deviceArgs() map[string]any {
 // undo removes what add added and returns why it had to. It has time of its own:
 // the caller's may have run out.
 func (p *plug) undo(ctx context.Context, why error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	ctx, cancel := withTimeout(context.WithoutCancel(ctx), rollbackTimeout)
 	defer cancel()
 	err := p.remove(ctx)
 	if err == nil {

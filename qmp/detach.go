@@ -184,6 +184,8 @@ func stillHeld(ctx context.Context) error {
 
 // Attached tells whether the machine has the disk with this id.
 func Attached(ctx context.Context, mon Executor, id string) (bool, error) {
+	ctx, cancel := withDefaultTimeout(ctx, questionTimeout)
+	defer cancel()
 	typ, err := qom{mon}.deviceType(ctx, id)
 	if err != nil {
 		return false, fmt.Errorf("look for device %s: %w", id, err)

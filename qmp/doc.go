@@ -22,7 +22,7 @@
 //
 // Attach plugs a disk, Detach unplugs it. Both need only an Executor, work on a
 // guest that runs, and bound their time (DefaultTimeout if the context has no
-// deadline). Attach changes nothing until it has found that the guest's memory is
+// deadline), as do Attached and Migrated. Attach changes nothing until it has found that the guest's memory is
 // shared, that a slot is free, that the id is free and that the back-end answers.
 // From then on a failure, a cancelled context included, removes what was added; if
 // the connection is lost in the middle a new one is made to do so. Only a guest

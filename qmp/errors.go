@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 var (
@@ -71,6 +72,19 @@ func fail(kind error, hint, format string, args ...any) error {
 		err:  fmt.Errorf("%w: %s", kind, fmt.Sprintf(format, args...)),
 		hint: hint,
 	}
+}
+
+// silence is the end of a time that was set here.
+type silence struct{ after time.Duration }
+
+func (s silence) Error() string { return fmt.Sprintf("no answer within %v", s.after) }
+
+// Unwrap makes it what the end of any context's time is.
+func (silence) Unwrap() error { return context.DeadlineExceeded }
+
+// Hint is for who has no better one.
+func (silence) Hint() string {
+	return "see that QEMU runs and answers on its QMP socket, then try again"
 }
 
 // cause names why a context ended.

@@ -8,6 +8,8 @@ import (
 // Migrated tells whether the machine's guest has moved to another machine. What is left
 // of it here does nothing any more, and releases no device.
 func Migrated(ctx context.Context, mon Executor) (bool, error) {
+	ctx, cancel := withDefaultTimeout(ctx, questionTimeout)
+	defer cancel()
 	var s struct {
 		Status string `json:"status"`
 	}

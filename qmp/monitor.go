@@ -16,6 +16,10 @@ import (
 // that serves another client accepts and stays silent.
 const handshakeTimeout = 10 * time.Second
 
+// questionTimeout bounds a single question whose context has no deadline. A QEMU that
+// waits for a back-end answers nothing.
+var questionTimeout = 10 * time.Second
+
 // Executor is what Attach and Detach need of a QMP connection. Monitor is one.
 type Executor interface {
 	// Execute runs a command. args is marshalled to its arguments (nil: none), the
@@ -199,5 +203,10 @@ func withDefaultTimeout(ctx context.Context, d time.Duration) (context.Context, 
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, d)
+	return withTimeout(ctx, d)
+}
+
+// withTimeout makes a context that says of its end how long nobody answered.
+func withTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d, silence{d})
 }
