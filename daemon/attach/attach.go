@@ -177,18 +177,19 @@ func (a Attachment) plug(ctx context.Context, c *disk.Catalogue, mon machine, o 
 	})
 }
 
-// undo takes back a failed attach: the note becomes what it was, and an export that was
-// started is stopped. A VM that could not be made to let go of the disk still needs
-// both.
+// undo takes back a failed attach: an export that was started is stopped, and then the note
+// becomes what it was, for detach finds the export by it. A VM that could not be made to
+// let go of the disk still needs both.
 func (a Attachment) undo(c *disk.Catalogue, old Attachment, started bool, why error) error {
 	if errors.Is(why, qmp.ErrGuestHolds) {
 		return why
 	}
-	why = errors.Join(why, a.restore(c, old))
 	if started {
-		why = errors.Join(why, a.stop(c))
+		if err := a.stop(c); err != nil {
+			return errors.Join(why, err)
+		}
 	}
-	return why
+	return errors.Join(why, a.restore(c, old))
 }
 
 // restore makes the note what it was.

@@ -188,6 +188,20 @@ func TestExportThatFails(t *testing.T) {
 	h.wantNothing()
 }
 
+// TestNoteOutlivesItsExport: a roll-back that is cut short, as by a second Ctrl-C while the
+// export drains, leaves none that detach does not know.
+func TestNoteOutlivesItsExport(t *testing.T) {
+	h := newHost(t)
+	h.vms["/vm"].onAttach = func(context.Context) error { return qmp.ErrNoSlot }
+	if _, err := h.attach("serves, and tells of its note"); !errors.Is(err, qmp.ErrNoSlot) {
+		t.Fatal(err)
+	}
+	h.wantNothing()
+	if _, err := os.Stat(filepath.Join(h.c.Dir(), "noted")); err != nil {
+		t.Errorf("the note went before the export: %v", err)
+	}
+}
+
 // TestGuestThatHolds: the note and the export stay as long as the VM may use them, and
 // a later detach ends both.
 func TestGuestThatHolds(t *testing.T) {

@@ -48,6 +48,12 @@ func asChild(mode, dir string, args []string) int {
 	switch mode {
 	case "serves":
 		return export(dir, args[1], false)
+	case "serves, and tells of its note":
+		code := export(dir, args[1], false)
+		if _, err := os.Stat(filepath.Join(dir, "run", args[1]+".attach")); err == nil {
+			os.WriteFile(filepath.Join(dir, "noted"), nil, 0o600)
+		}
+		return code
 	case "stands by":
 		return export(dir, args[1], true)
 	case "fails":
