@@ -99,7 +99,11 @@ func (p *plug) prepare(ctx context.Context) (err error) {
 	if p.o.NoProbe {
 		return nil
 	}
-	return probeBackend(ctx, p.o.SocketPath)
+	err = probeBackend(ctx, p.o.SocketPath)
+	if errors.Is(ctx.Err(), context.Canceled) { // which says nothing of the back-end
+		return fmt.Errorf("ask back-end: %w", cause(ctx))
+	}
+	return err
 }
 
 func (p *plug) checkID(ctx context.Context) error {

@@ -266,6 +266,20 @@ func TestAttachAsksTheBackendFirst(t *testing.T) {
 	}
 }
 
+// TestInterruptedIsNoFaultOfTheBackend: who gives up while the back-end is asked reads that,
+// and no advice on a back-end that may have nothing wrong.
+func TestInterruptedIsNoFaultOfTheBackend(t *testing.T) {
+	q := newFake(t)
+	before := q.state()
+	ctx, cancel := context.WithCancel(patient(t))
+	silent := serve(t, func(net.Conn) { cancel(); <-t.Context().Done() })
+	_, err := Attach(ctx, dial(t, q.path), AttachOptions{ID: "disk0", SocketPath: silent})
+	if errors.Is(err, ErrBackend) {
+		t.Errorf("got %v", err)
+	}
+	wantError(t, q, before, err, context.Canceled, "attach disk0: ask back-end: context canceled")
+}
+
 func TestErrorsOfQEMUAreQuoted(t *testing.T) {
 	q := newFake(t)
 	before := q.state()
