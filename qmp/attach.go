@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"syscall"
 )
@@ -173,7 +174,7 @@ func (p *plug) undo(ctx context.Context, why error) error {
 	if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, ErrGuestHolds) {
 		hint = fmt.Sprintf("QEMU may be waiting for the back-end: end the back-end at %s, then detach %s", p.o.SocketPath, p.at.ID)
 	}
-	return &hinted{fmt.Errorf("%w (roll back: %w)", why, err), hint}
+	return &hinted{fmt.Errorf("%w (%w: %w)", why, ErrNotRolledBack, err), hint}
 }
 
 func (p *plug) remove(ctx context.Context) error {
@@ -210,6 +211,9 @@ func reconnect(ctx context.Context, mon Executor) error {
 		return nil
 	}
 	err := c.ConnectContext(ctx)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) { // it is just ending
+		err = c.ConnectContext(ctx)
+	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return errGone
 	}

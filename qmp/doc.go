@@ -27,7 +27,8 @@
 // From then on a failure, a cancelled context included, removes what was added; if
 // the connection is lost in the middle a new one is made to do so. Only a guest
 // that keeps hold of the device can prevent that, and the error then wraps
-// ErrGuestHolds. Detach may be repeated until it succeeds: what is gone already is
+// ErrGuestHolds, or a QEMU that does not answer; in both cases it wraps
+// ErrNotRolledBack. Detach may be repeated until it succeeds: what is gone already is
 // no error.
 //
 // An error is one line that says what failed, why, and what to do. Where there is

@@ -28,6 +28,9 @@ var (
 	ErrBackend = errors.New("back-end does not answer")
 	// ErrGuestHolds is wrapped when the guest has not let go of the device in time.
 	ErrGuestHolds = errors.New("the guest has not released the device")
+	// ErrNotRolledBack is wrapped when a failed Attach may have left something in the
+	// machine, which Detach removes later.
+	ErrNotRolledBack = errors.New("roll back failed")
 	// ErrGuestRefused is wrapped when the guest said that it will not release the device.
 	ErrGuestRefused = errors.New("the guest refused to release the device")
 	// ErrNotDisk is wrapped when the id belongs to another kind of device.

@@ -97,6 +97,42 @@ func TestRollBackSaysWhenTheGuestHoldsTheDisk(t *testing.T) {
 	}
 }
 
+// TestRollBackThatFailsIsTold: the caller can tell that something may be left, and what
+// to do.
+func TestRollBackThatFailsIsTold(t *testing.T) {
+	q := newFake(t)
+	p := &plug{mon: dial(t, q.path), o: AttachOptions{ID: "disk0"}, at: Attachment{"disk0", "disk0-chardev", "rp0"}, chardev: unknown}
+	q.spoil = func(int, request) fault { return refuse }
+	err := p.undo(patient(t), errors.New("no answer"))
+	if !errors.Is(err, ErrNotRolledBack) || !strings.Contains(err.Error(), "detach disk0 when") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRollBackAsQEMUEnds: a connection that was waiting when QEMU ended is reset; then
+// there is nothing to roll back.
+func TestRollBackAsQEMUEnds(t *testing.T) {
+	path := shortDir(t) + "/s"
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New("unix", path)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		c, err := ln.Accept()
+		ln.Close()
+		if err == nil {
+			c.Close()
+		}
+	}()
+	if err := reconnect(patient(t), m); !errors.Is(err, errGone) {
+		t.Errorf("got %v", err)
+	}
+	<-ended
+}
+
 func TestRollBackKnowsThatQEMUHasEnded(t *testing.T) {
 	path := shortDir(t) + "/s"
 	ln, err := net.Listen("unix", path)

@@ -181,7 +181,7 @@ func (a Attachment) plug(ctx context.Context, c *disk.Catalogue, mon machine, o 
 // becomes what it was, for detach finds the export by it. A VM that could not be made to
 // let go of the disk still needs both.
 func (a Attachment) undo(c *disk.Catalogue, old Attachment, started bool, why error) error {
-	if errors.Is(why, qmp.ErrGuestHolds) {
+	if errors.Is(why, qmp.ErrNotRolledBack) {
 		return why
 	}
 	if started {

@@ -202,6 +202,27 @@ func TestNoteOutlivesItsExport(t *testing.T) {
 	}
 }
 
+// TestQEMUThatStoppedAnswering: it may do later what it was asked for, and then needs its
+// back-end; detach, as the error advises, clears away what is there by then.
+func TestQEMUThatStoppedAnswering(t *testing.T) {
+	h := newHost(t)
+	v := h.vms["/vm"]
+	v.onAttach = func(context.Context) error {
+		return fmt.Errorf("run device_add: no answer (%w: no answer)", qmp.ErrNotRolledBack)
+	}
+	if _, err := h.attach("serves"); !errors.Is(err, qmp.ErrNotRolledBack) {
+		t.Fatal(err)
+	}
+	if _, ok := h.exporter(); !ok {
+		t.Error("the export was taken from under QEMU")
+	}
+	v.devices["sealblk-db"] = "late"
+	if _, err := Detach(t.Context(), h.c, "db"); err != nil {
+		t.Error(err)
+	}
+	h.wantNothing()
+}
+
 // TestGuestThatHolds: the note and the export stay as long as the VM may use them, and
 // a later detach ends both.
 func TestGuestThatHolds(t *testing.T) {
@@ -209,7 +230,7 @@ func TestGuestThatHolds(t *testing.T) {
 	v := h.vms["/vm"]
 	v.onAttach = func(context.Context) error {
 		v.devices["sealblk-db"] = "half"
-		return fmt.Errorf("no reply (roll back: %w)", qmp.ErrGuestHolds)
+		return fmt.Errorf("no reply (%w: %w)", qmp.ErrNotRolledBack, qmp.ErrGuestHolds)
 	}
 	if _, err := h.attach("serves"); !errors.Is(err, qmp.ErrGuestHolds) {
 		t.Fatal(err)
