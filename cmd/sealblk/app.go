@@ -63,14 +63,23 @@ func prepare(commands []*cli.Command) {
 	}
 }
 
-func onUsageError(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) }
+// onUsageError adds to the library's words which command has no such flag, or takes no
+// such value, and where its flags are listed.
+func onUsageError(c *cli.Context, err error, _ bool) error {
+	return usagef("%s: %v: see %s --help", commandName(c), err, commandName(c))
+}
+
+// commandName is the command with the words in front of it, as it is typed.
+func commandName(c *cli.Context) string {
+	if c.Command != nil && c.Command.HelpName != "" {
+		return c.Command.HelpName
+	}
+	return c.App.HelpName
+}
 
 // noCommand stands where a command's name is missing or unknown.
 func noCommand(c *cli.Context) error {
-	name := c.App.HelpName
-	if c.Command != nil && c.Command.HelpName != "" {
-		name = c.Command.HelpName
-	}
+	name := commandName(c)
 	if c.Args().Present() {
 		return usagef("%s: no command %q: see %s --help", name, c.Args().First(), name)
 	}
