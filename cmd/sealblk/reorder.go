@@ -129,16 +129,27 @@ func (r *reordering) line(program string) []string {
 	return append(out, r.args...)
 }
 
-// arguments checks the number of arguments of a command and returns them.
+// arguments checks the number of arguments of a command and returns them. An empty one
+// is a variable of a script that is not set: it names nothing.
 func arguments(c *cli.Context, names ...string) ([]string, error) {
 	got := c.Args().Slice()
-	if len(got) < len(names) {
-		return nil, usagef("%s: %s is missing: usage: %s", c.Command.HelpName, strings.Join(names[len(got):], " and "), usageLine(c))
+	if missing := names[min(len(got), len(names)):]; len(missing) > 0 {
+		return nil, usagef("%s: %s %s missing: usage: %s", c.Command.HelpName, strings.Join(missing, " and "), isOrAre(missing), usageLine(c))
 	}
 	if len(got) > len(names) {
 		return nil, usagef("%s: unexpected argument %q: usage: %s", c.Command.HelpName, got[len(names)], usageLine(c))
 	}
+	if i := slices.Index(got, ""); i >= 0 {
+		return nil, usagef("%s: %s is empty: usage: %s", c.Command.HelpName, names[i], usageLine(c))
+	}
 	return got, nil
+}
+
+func isOrAre(words []string) string {
+	if len(words) == 1 {
+		return "is"
+	}
+	return "are"
 }
 
 func usageLine(c *cli.Context) string {
