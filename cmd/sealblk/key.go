@@ -120,6 +120,9 @@ func (a *app) keyCreate(c *cli.Context, kms *local.KMS, _ []string) error {
 		Alias: c.String("alias"), Description: c.String("description"),
 		External: c.String("origin") == "external", Protected: c.Bool("deletion-protection"),
 	}
+	if c.IsSet("alias") && options.Alias == "" {
+		return usagef("--alias: give alias/NAME, or leave it out")
+	}
 	var err error
 	if c.IsSet("rotate-every") {
 		if options.RotateDays, err = parseDays(c.String("rotate-every")); err != nil {
