@@ -27,6 +27,9 @@ var lists = []string{"rw", "allow"}
 
 // checkValues refuses a command whose flag has a value that it never takes.
 func checkValues(c *cli.Context) error {
+	if c.String("out") == "-" { // a secret is not left in the working directory by who meant a pipe
+		return usagef("--out -: results go to standard output, this to a file or a pipe with a name: give that, or ./- for a file of this name")
+	}
 	for _, f := range c.Command.Flags {
 		name := f.Names()[0]
 		if values[name] == nil || !c.IsSet(name) {
