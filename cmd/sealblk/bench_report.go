@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"sealblk/bench"
 	"sealblk/internal/atomicfile"
@@ -42,6 +44,9 @@ func (a *app) benchReport(c *cli.Context) error {
 	if c.String("html") == "" {
 		return usagef("which file? use --html FILE")
 	}
+	if err := writable(c.String("html")); err != nil {
+		return fmt.Errorf("write report: %w: choose another place with --html", err)
+	}
 	r := &bench.Report{Machine: bench.ThisMachine(version), Date: time.Now(), Command: "sealblk " + strings.Join(os.Args[1:], " "), Sources: c.StringSlice("from")}
 	var err error
 	if len(r.Sources) > 0 {
@@ -60,6 +65,19 @@ func (a *app) benchReport(c *cli.Context) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return a.printer(c).done(map[string]any{"html": c.String("html"), "results": len(r.Results)}, "%d results in %s", len(r.Results), c.String("html"))
+}
+
+// writable tells whether a file can be made, or replaced, before minutes are spent on what
+// would be in it.
+func writable(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return &os.PathError{Op: "open", Path: path, Err: unix.EISDIR}
+	}
+	dir := filepath.Dir(path)
+	if err := unix.Access(dir, unix.W_OK); err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	return nil
 }
 
 func readResults(files []string) (all []*bench.Result, err error) {
