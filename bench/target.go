@@ -100,6 +100,9 @@ func (t *Target) Missing(h *Host) error {
 	case inDirectory:
 		return checkDirect(h.Directory)
 	}
+	if t.backend == "memory:" || t.where == inSharedMemory {
+		return needMemory(h.Size)
+	}
 	return nil
 }
 
