@@ -436,12 +436,6 @@ func awaitFile(t *testing.T, path string) {
 	t.Fatalf("%s does not appear", path)
 }
 
-// awaitBlocked waits until a thread of a process sleeps in a system call.
-func awaitBlocked(t *testing.T, pid int, call uint64) {
-	t.Helper()
-	until(t, fmt.Sprintf("a thread of process %d to sleep in system call %d", pid, call), func() bool { return isBlocked(pid, call) })
-}
-
 // awaitOpen waits until a process has a file open.
 func awaitOpen(t *testing.T, pid int, path string) {
 	t.Helper()
