@@ -146,7 +146,8 @@ func TestPIDOfAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !alive(a.PID) {
-			t.Fatalf("a process was stopped that began at %d, not %d", a.Began, other)
+			said, _ := os.ReadFile(filepath.Join(h.c.Dir(), "run", "db.log"))
+			t.Fatalf("a process was stopped that began at %d, not %d; it said: %s", a.Began, other, said)
 		}
 	}
 }
@@ -160,6 +161,9 @@ func (h *host) killedAttach() Attachment {
 		h.t.Fatal(err)
 	}
 	a := h.awaitNote()
+	for pid := 0; pid != a.PID; pid, _ = h.started() { // the attach has told its own before
+		time.Sleep(time.Millisecond)
+	}
 	cmd.Process.Kill()
 	cmd.Wait()
 	h.t.Cleanup(func() { unix.Kill(a.PID, unix.SIGKILL) })

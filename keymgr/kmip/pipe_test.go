@@ -3,6 +3,7 @@ package kmip
 import (
 	"context"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 )
 
 func TestKeyIsAPipe(t *testing.T) {
-	good := (&fake{keys: map[string]fakeKey{"a": active("")}, versions: versions, offers: []kmip.Operation{}}).start(t)
+	good := (&fake{keys: map[string]fakeKey{"a": active("")}, versions: slices.Clone(versions), offers: []kmip.Operation{}}).start(t)
 	content, err := os.ReadFile(good.Key)
 	if err != nil {
 		t.Fatal(err)

@@ -99,12 +99,16 @@ func newCut(rt *rapid.T, unit int, start []byte) (*cut, *fault.Device) {
 	c.current, err = luks.Open(c.file)
 	must(rt, err)
 	dev := fault.New(cutMemory(rt, unit), fault.Options{Async: true, Order: fault.Shuffled, Seed: rapid.Uint64().Draw(rt, "seed")})
-	if rapid.Bool().Draw(rt, "faults") {
+	faults := rapid.Bool().Draw(rt, "faults")
+	if faults {
 		dev.Add(fault.Rule{Probability: .1, Err: unix.EIO, Effect: fault.Torn})
 	}
 	c.stack = newStack(rt, fault.Record(dev, c.data, 0), unit)
-	if c.through = rapid.Bool().Draw(rt, "write-through"); c.through {
-		must(rt, c.disk.SetWriteCache(false))
+	if rapid.Bool().Draw(rt, "write-through") {
+		err := c.disk.SetWriteCache(false)
+		if c.through = err == nil; !c.through && !(faults && errors.Is(err, frontend.ErrRefused)) { // a cache that cannot be emptied stays on
+			rt.Fatal(err)
+		}
 	}
 	return c, dev
 }
