@@ -63,16 +63,23 @@ func asChild(mode, dir string, args []string) int {
 	case "dies silently":
 		return 1
 	case "hangs":
-		select {}
+		sleep()
 	case "hangs and ignores signals":
 		signal.Ignore(unix.SIGTERM)
-		select {}
+		sleep()
 	case "attaches":
 		return attaches(dir, "serves")
 	case "attaches by one that hangs":
 		return attaches(dir, "hangs")
 	}
 	return 3
+}
+
+// sleep has no end. An empty select may be taken for a deadlock.
+func sleep() {
+	for {
+		time.Sleep(time.Hour)
+	}
 }
 
 func export(dir, name string, incoming bool) int {
