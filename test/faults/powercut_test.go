@@ -106,7 +106,7 @@ func newCut(rt *rapid.T, unit int, start []byte) (*cut, *fault.Device) {
 	c.stack = newStack(rt, fault.Record(dev, c.data, 0), unit)
 	if rapid.Bool().Draw(rt, "write-through") {
 		err := c.disk.SetWriteCache(false)
-		if c.through = err == nil; !c.through && !(faults && errors.Is(err, frontend.ErrRefused)) { // a cache that cannot be emptied stays on
+		if c.through = err == nil; !c.through && (!faults || !errors.Is(err, frontend.ErrRefused)) { // a cache that cannot be emptied stays on
 			rt.Fatal(err)
 		}
 	}
